@@ -1,0 +1,24 @@
+"""fspad_ref: lossless speculative decoding with feature sampling and partial alignment distillation, to read and to run.
+
+The method is in this folder, one idea a file, to be read in this order: sampling, cache, target, draft, loss, tree,
+verify, generate, then corpus and train. `world` is the built-in world that the notebooks run on, `lab` measures,
+`show` draws.
+
+Source: Gui, Xiao, Su, Chen, "Boosting Lossless Speculative Decoding via Feature Sampling and Partial Alignment
+Distillation", arXiv 2408.15562.
+"""
+
+from fspad_ref.draft import Draft, DraftConfig, FeatureSampling
+from fspad_ref.generate import autoregressive_generate, fspad_generate, speculative_generate
+from fspad_ref.loss import partial_alignment_loss
+from fspad_ref.sampling import SamplingConfig
+from fspad_ref.target import Target
+from fspad_ref.tree import DraftTree, TreeConfig, grow_tree
+from fspad_ref.verify import verify, verify_by_rejection
+
+__version__ = "0.1.0"
+__all__ = [
+    "Draft", "DraftConfig", "DraftTree", "FeatureSampling", "SamplingConfig", "Target", "TreeConfig",
+    "autoregressive_generate", "fspad_generate", "grow_tree", "partial_alignment_loss", "speculative_generate",
+    "verify", "verify_by_rejection",
+]

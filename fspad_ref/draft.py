@@ -1,0 +1,306 @@
+"""The draft: one decoder layer that guesses the target's next feature, and so its next token.
+
+Input at position t is the pair (f_t, e_{t+1}): what could have come next, and what did. Output is a guess of f_{t+1}.
+EAGLE and FSPAD differ in two booleans:
+
+    feature_sampling    the token embedding gates the fused feature in the wide MLP space (section 3.1 of the paper)
+    partial_alignment   the last linear map has two heads: u for the tokens, g for the features (section 3.2)
+
+    eagle (0, 0)    feature sampling only (1, 0)    partial alignment only (0, 1)    fspad (1, 1)
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from fspad_ref.cache import KVCache
+from fspad_ref.checkpoint import check_names, load_json, load_tensors, save_json, save_tensors
+from fspad_ref.errors import CheckpointError, ConfigError, TargetMismatch
+from fspad_ref.target import Target, head_dim
+
+
+@dataclass(frozen=True)
+class DraftConfig:
+    """What kind of draft, and how large. Sizes left at None are taken from the target.
+
+    Args:
+        feature_sampling, partial_alignment: the two parts of FSPAD.
+        intermediate_size: F, width of the MLP and of the feature sampler's gate.
+        num_heads, num_kv_heads: attention heads; a draft may have more KV heads than its target.
+        fuse_bias: whether the map that fuses embedding and feature has a bias (some published drafts lack it).
+        hidden_size, head_dim, vocab_size, rms_norm_eps, rope, max_positions: the target's, recorded so that a draft
+            can refuse another target.
+    """
+
+    feature_sampling: bool = True
+    partial_alignment: bool = True
+    intermediate_size: int | None = None
+    num_heads: int | None = None
+    num_kv_heads: int | None = None
+    fuse_bias: bool = True
+    hidden_size: int | None = None
+    head_dim: int | None = None
+    vocab_size: int | None = None
+    rms_norm_eps: float | None = None
+    rope: dict[str, Any] | None = None
+    max_positions: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """eagle, fs, pad or fspad."""
+        return ("eagle", "pad", "fs", "fspad")[2 * self.feature_sampling + self.partial_alignment]
+
+    def resolve(self, target: Target) -> "DraftConfig":
+        """Fill in what is None from the target. Raises TargetMismatch where the two contradict each other."""
+        of_target = dict(hidden_size=target.config.hidden_size, head_dim=head_dim(target.config),
+                         vocab_size=target.vocab_size, rms_norm_eps=target.config.rms_norm_eps,
+                         rope=dict(target.config.rope_parameters), max_positions=target.max_positions)
+        faults = [f"{name} {getattr(self, name)} (target: {value})" for name, value in of_target.items()
+                  if getattr(self, name) not in (None, value)]
+        if faults:
+            raise TargetMismatch(f"expected a draft made for this target, found {'; '.join(faults)}. "
+                                 "Load the target that the draft was trained on, or train a draft for this one.")
+        sizes = dict(intermediate_size=target.config.intermediate_size, num_heads=target.config.num_attention_heads,
+                     num_kv_heads=target.config.num_key_value_heads)
+        missing = {name: value for name, value in sizes.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **of_target, **missing)
+
+
+class DraftOutput(NamedTuple):
+    """Two guesses of the next feature; one and the same tensor without partial alignment.
+
+    logit_feature u: goes through lm_head, gives the draft's tokens.
+    aligned_feature g: looks like a target feature, is fed back as the next step's input.
+    """
+
+    logit_feature: Float[Tensor, "batch seq hidden"]
+    aligned_feature: Float[Tensor, "batch seq hidden"]
+
+
+class FeatureSampling(nn.Module):
+    """h' = h + W_down( silu(W_gate e) * W_up RMSNorm(h) )                     (FSPAD, section 3.1)
+
+    A SwiGLU whose gate reads the *token embedding*: the token picks, out of F directions, the part of the
+    uncertain feature that belongs to it. Extra parameters: 3 D F.
+    """
+
+    def __init__(self, hidden_size: int, intermediate_size: int, eps: float):
+        super().__init__()
+        self.norm = nn.RMSNorm(hidden_size, eps)
+        self.gate = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, fused: Float[Tensor, "batch seq hidden"],
+                embedding: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
+        opened = F.silu(self.gate(embedding)) * self.up(self.norm(fused))  # (B, T, D) -> (B, T, F)
+        return fused + self.down(opened)  # (B, T, F) -> (B, T, D)
+
+
+class DraftLayer(nn.Module):
+    """A Llama decoder layer without the norm before attention, and with one or two heads at its end.
+
+        a      = h + Attention(h)
+        [u; g] = [a; a] + W_down( silu(W_gate n) * W_up n ),   n = RMSNorm(a)        (FSPAD, section 3.2)
+
+    With partial alignment W_down has 2 D outputs; without it D, and u = g, which is EAGLE's layer.
+    """
+
+    def __init__(self, config: DraftConfig):
+        super().__init__()
+        D, inner, dim = config.hidden_size, config.intermediate_size, config.head_dim
+        self.config = config
+        self.q = nn.Linear(D, config.num_heads * dim, bias=False)
+        self.k = nn.Linear(D, config.num_kv_heads * dim, bias=False)
+        self.v = nn.Linear(D, config.num_kv_heads * dim, bias=False)
+        self.o = nn.Linear(config.num_heads * dim, D, bias=False)
+        self.norm = nn.RMSNorm(D, config.rms_norm_eps)
+        self.gate = nn.Linear(D, inner, bias=False)
+        self.up = nn.Linear(D, inner, bias=False)
+        self.down = nn.Linear(inner, 2 * D if config.partial_alignment else D, bias=False)
+
+    def forward(self, h: Float[Tensor, "batch seq hidden"], rotation: tuple[Tensor, Tensor],
+                mask: Tensor | None, cache: KVCache | None) -> DraftOutput:
+        a = h + self.attend(h, rotation, mask, cache)
+        n = self.norm(a)
+        out = self.down(F.silu(self.gate(n)) * self.up(n))  # (B, T, D) -> (B, T, F) -> (B, T, D or 2D)
+        if not self.config.partial_alignment:
+            return DraftOutput(a + out, a + out)
+        u, g = out.chunk(2, dim=-1)  # (B, T, 2D) -> two of (B, T, D)
+        return DraftOutput(a + u, a + g)
+
+    def attend(self, h, rotation, mask, cache) -> Tensor:
+        """Causal attention if mask is None, else wherever the boolean mask (B, 1, T, cached + T) says True."""
+        split = lambda x: x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # (B, T, H*d) -> (B, H, T, d)
+        q, k, v = rotate(split(self.q(h)), rotation), rotate(split(self.k(h)), rotation), split(self.v(h))
+        if cache is not None:
+            k, v = cache.write(0, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1,
+                                               enable_gqa=q.shape[1] != k.shape[1])
+        return self.o(mixed.transpose(1, 2).flatten(2))  # (B, H, T, d) -> (B, T, D)
+
+
+def rotate(x: Float[Tensor, "batch heads seq dim"], rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """RoPE: turn each pair (x_i, x_{i + dim/2}) by the angle of its position."""
+    cos, sin = (part[:, None] for part in rotation)  # (B or 1, T, d) -> (B or 1, 1, T, d)
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class Draft(nn.Module):
+    """A draft model bound to its target, whose embedding and lm_head it borrows, frozen.
+
+    Args:
+        config: kind and sizes; see DraftConfig.
+        target: the target it drafts for.
+    """
+
+    def __init__(self, config: DraftConfig, target: Target):
+        super().__init__()
+        self.config = config = config.resolve(target)
+        # In a tuple, so that the target's weights become no part of this module: nothing to train, move or save.
+        self._target = (target,)
+        D = config.hidden_size
+        self.fuse = nn.Linear(2 * D, D, bias=config.fuse_bias)
+        self.sampler = FeatureSampling(D, config.intermediate_size, config.rms_norm_eps) if config.feature_sampling else None
+        self.layer = DraftLayer(config)
+        self.rotary = LlamaRotaryEmbedding(_rope_config(config))
+        self.to(device=target.device, dtype=target.dtype)
+
+    @property
+    def target(self) -> Target:
+        return self._target[0]
+
+    @property
+    def lm_head(self) -> Callable[[Tensor], Tensor]:
+        return self.target.lm_head
+
+    def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
+        """An empty cache for `capacity` positions of the draft's single layer."""
+        weight = self.fuse.weight
+        return KVCache(1, self.config.num_kv_heads, self.config.head_dim, capacity, batch=batch,
+                       dtype=weight.dtype, device=weight.device)
+
+    def forward(self, features: Float[Tensor, "batch seq hidden"], next_token_ids: Int[Tensor, "batch seq"],
+                attention_mask: Tensor | None = None, *, positions: Int[Tensor, "#batch seq"] | None = None,
+                cache: KVCache | None = None) -> DraftOutput:
+        """Guess f_{t+1} from (f_t, e_{t+1}) at every position.
+
+        Args:
+            features: f_t.
+            next_token_ids: token t+1, the one that was sampled from f_t.
+            attention_mask: None for causal attention; (B, T) with 1 at real tokens where rows are padded; or boolean
+                (B, 1, T, cached + T) with True where position t may look, as in a tree.
+            positions: RoPE positions, by default those that follow the cache.
+            cache: keys and values of earlier pairs; this call's are added.
+        """
+        held = cache.length if cache is not None else 0
+        T = features.shape[1]
+        if positions is None:
+            positions = torch.arange(held, held + T, device=features.device)[None]
+        embedding = self.target.embed(next_token_ids).to(features.dtype)  # (B, T) -> (B, T, D)
+        h = self.fuse(torch.cat((embedding, features), dim=-1))  # (B, T, 2D) -> (B, T, D)
+        if self.sampler is not None:
+            h = self.sampler(h, embedding)
+        return self.layer(h, self.rotary(h, positions), causal_mask(attention_mask, held, T, h.device), cache)
+
+    # --- files ---------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, each atomically."""
+        folder = Path(folder)
+        save_tensors(folder / "model.safetensors", self.state_dict())
+        save_json(folder / "config.json", {"model_type": "fspad_ref", "kind": self.config.kind, **dataclasses.asdict(self.config)})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, target: Target) -> "Draft":
+        """Load what save_pretrained wrote. Raises CheckpointError or TargetMismatch, before anything is used."""
+        folder = Path(folder)
+        settings = load_json(folder / "config.json")
+        names = {field.name for field in dataclasses.fields(DraftConfig)}
+        if settings.pop("model_type", None) != "fspad_ref":
+            raise CheckpointError(f"expected model_type 'fspad_ref' in {folder / 'config.json'}. For weights in the "
+                                  "published layouts use Draft.from_official.")
+        settings.pop("kind", None)
+        if unknown := sorted(set(settings) - names):
+            raise ConfigError(f"expected the settings of DraftConfig in {folder / 'config.json'}, found also "
+                              f"{', '.join(unknown)}. Remove them, or use the version that wrote them.")
+        return cls(DraftConfig(**settings), target)._load(load_tensors(folder / "model.safetensors"), folder)
+
+    @classmethod
+    def from_official(cls, path: str | Path, target: Target) -> "Draft":
+        """Load the layout of the reference code and of published EAGLE drafts (.safetensors or .bin).
+
+        Kind, head counts and widths are read off the tensors. An `embed_tokens.weight` is dropped if it equals the
+        target's and refused otherwise.
+        """
+        found = load_tensors(path)
+        _drop_embedding(found, target, path)
+        tensors = {ours: found.pop(theirs) for theirs, ours in OFFICIAL_NAMES.items() if theirs in found}
+        tensors |= found  # what has no translation shows up in the error of check_names
+        for needed in ("fuse.weight", "layer.q.weight", "layer.k.weight", "layer.gate.weight", "layer.down.weight"):
+            if needed not in tensors:
+                raise CheckpointError(f"expected a draft in the reference layout in {path}, found no {needed}. "
+                                      "Give the file of a trained EAGLE or FSPAD draft.")
+        dim = head_dim(target.config)
+        config = DraftConfig(
+            feature_sampling="sampler.gate.weight" in tensors,
+            partial_alignment=tensors["layer.down.weight"].shape[0] == 2 * tensors["fuse.weight"].shape[0],
+            intermediate_size=tensors["layer.gate.weight"].shape[0],
+            num_heads=tensors["layer.q.weight"].shape[0] // dim, num_kv_heads=tensors["layer.k.weight"].shape[0] // dim,
+            fuse_bias="fuse.bias" in tensors, hidden_size=tensors["fuse.weight"].shape[0])
+        return cls(config, target)._load(tensors, path)
+
+    def _load(self, tensors: dict[str, Tensor], source) -> "Draft":
+        check_names(tensors, self.state_dict(), source)
+        self.load_state_dict(tensors)
+        return self.eval()
+
+
+def causal_mask(mask: Tensor | None, held: int, T: int, device) -> Tensor | None:
+    """None stays None where causal attention needs no mask; a 4-D mask passes; padding becomes causal and padding."""
+    if mask is not None and mask.dim() == 4:
+        return mask
+    if mask is None and (held == 0 or T == 1):
+        return None
+    causal = torch.ones(T, held + T, dtype=torch.bool, device=device).tril(held)[None, None]  # (1, 1, T, held + T)
+    if mask is None:
+        return causal
+    # A padded row may look at itself, else its softmax would be empty and its gradient NaN.
+    return (causal & mask.bool()[:, None, None, :]) | torch.eye(T, dtype=torch.bool, device=device)
+
+
+def _rope_config(config: DraftConfig) -> LlamaConfig:
+    return LlamaConfig(hidden_size=config.hidden_size, num_attention_heads=config.num_heads, head_dim=config.head_dim,
+                       max_position_embeddings=config.max_positions, rope_parameters=config.rope)
+
+
+def _drop_embedding(found: dict[str, Tensor], target: Target, path) -> None:
+    embedding = found.pop("embed_tokens.weight", None)
+    if embedding is None:
+        return
+    own = target.embed.weight
+    if embedding.shape != own.shape or not torch.equal(embedding.to(own), own):
+        raise TargetMismatch(f"expected embed_tokens.weight in {path} to equal the target's embedding, found another. "
+                             "Load the target that the draft was trained on.")
+
+
+# Names in the reference code's checkpoints -> ours. `fc.` is a plain linear map without feature sampling and holds
+# a module with it; everything else has one name.
+OFFICIAL_NAMES = {
+    "fc.weight": "fuse.weight", "fc.bias": "fuse.bias", "fc.fc.weight": "fuse.weight", "fc.fc.bias": "fuse.bias",
+    "fc.post_attention_layernorm.weight": "sampler.norm.weight",
+    **{f"fc.mlp.{part}_proj.weight": f"sampler.{part}.weight" for part in ("gate", "up", "down")},
+    **{f"layers.0.self_attn.{part}_proj.weight": f"layer.{part}.weight" for part in "qkvo"},
+    "layers.0.post_attention_layernorm.weight": "layer.norm.weight",
+    **{f"layers.0.mlp.{part}_proj.weight": f"layer.{part}.weight" for part in ("gate", "up", "down")},
+}

@@ -1,0 +1,72 @@
+"""The two losses of draft training, and partial alignment, which lets them stop fighting.
+
+With mask m_t = 1 where both tokens t+1 and t+2 belong to a response, and target feature f_{t+1} frozen
+(FSPAD, section 3.2; EAGLE, section 3.2):
+
+    L_feature = sum_t m_t mean_D SmoothL1(g_t, f_{t+1}) / sum_t m_t
+    L_logit   = - sum_t m_t sum_V softmax(lm_head f_{t+1}) log softmax(lm_head u_t) / sum_t m_t
+    L         = feature_weight * L_feature + logit_weight * L_logit
+
+EAGLE has u = g: one vector must look like the feature *and* be confident. FSPAD gives each loss its own head.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from fspad_ref.draft import DraftOutput
+
+
+class DraftLoss(NamedTuple):
+    """Scalars: the weighted sum that is minimised, and its two parts (feature: SmoothL1; logit: nats)."""
+
+    total: Float[Tensor, ""]
+    feature: Float[Tensor, ""]
+    logit: Float[Tensor, ""]
+
+
+def feature_loss(aligned: Float[Tensor, "batch seq hidden"], target_features: Float[Tensor, "batch seq hidden"],
+                 mask: Tensor) -> Float[Tensor, ""]:
+    """Mean SmoothL1 (beta = 1) between aligned features g and target features; 0 under an all-zero mask."""
+    each = F.smooth_l1_loss(aligned, target_features, reduction="none").mean(dim=-1)  # (B, T, D) -> (B, T)
+    return masked_mean(each, mask)
+
+
+def logit_loss(logit_feature: Float[Tensor, "batch seq hidden"], target_features: Float[Tensor, "batch seq hidden"],
+               lm_head: Callable[[Tensor], Tensor], mask: Tensor) -> Float[Tensor, ""]:
+    """Cross-entropy of the draft's token distribution against the target's, in nats; 0 under an all-zero mask.
+
+    Only rows under the mask go through lm_head: at a vocabulary of 128,000 the others would cost more than the draft.
+    """
+    chosen = mask.bool()
+    p = F.softmax(lm_head(target_features[chosen]), dim=-1)  # (B, T, D) -> (M, D) -> (M, V)
+    log_q = F.log_softmax(lm_head(logit_feature[chosen]), dim=-1)
+    return -(p * log_q).sum() / chosen.sum().clamp(min=1)
+
+
+def partial_alignment_loss(out_draft: DraftOutput, target_features: Float[Tensor, "batch seq hidden"],
+                           lm_head: Callable[[Tensor], Tensor], mask: Tensor, feature_weight: float = 1.0,
+                           logit_weight: float = 0.1) -> DraftLoss:
+    """The loss of section 3.2; with u = g it is EAGLE's.
+
+    Args:
+        out_draft: u and g, (B, T, D) each, for the pairs (f_t, e_{t+1}).
+        target_features: f_{t+1}, i.e. the target's features shifted by one.
+        lm_head: the target's frozen output map, (..., D) -> (..., V).
+        mask: (B, T), 1 where tokens t+1 and t+2 belong to a response.
+    """
+    target_features = target_features.detach()
+    feature = feature_loss(out_draft.aligned_feature, target_features, mask)
+    logit = logit_loss(out_draft.logit_feature, target_features, lm_head, mask)
+    return DraftLoss(feature_weight * feature + logit_weight * logit, feature, logit)
+
+
+def masked_mean(values: Float[Tensor, "batch seq"], mask: Tensor) -> Float[Tensor, ""]:
+    """Mean over the positions under the mask; 0 if there are none."""
+    mask = mask.to(values.dtype)
+    # where, not a product: 0 * inf would be NaN
+    return torch.where(mask.bool(), values, 0.0).sum() / mask.sum().clamp(min=1)

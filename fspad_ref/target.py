@@ -1,0 +1,155 @@
+"""The target: a Hugging Face causal language model, seen through four windows.
+
+    embed     token ids -> embeddings e                              (B, T) -> (B, T, D)
+    features  token ids -> features f                                (B, T) -> (B, T, D)
+    lm_head   features -> logits of the *next* token                 (B, T, D) -> (B, T, V)
+    tree      the nodes of a draft tree -> their features, one forward  (1, N) -> (1, N, D)
+
+A *feature* f_t is the last hidden state at position t, after the final norm: everything the target knows about
+token t+1, one linear map away from its logits (FSPAD, section 3; EAGLE, section 3).
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fspad_ref.cache import KVCache
+from fspad_ref.errors import CheckpointError, InputError, UnsupportedTarget
+
+
+class Target:
+    """A frozen causal LM and its tokenizer.
+
+    Args:
+        model: a `transformers` causal LM; its parameters are frozen and it is put in eval mode.
+        tokenizer: its tokenizer, or None.
+
+    Raises UnsupportedTarget if tree verification cannot work on this model.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer=None):
+        refuse_unsupported(model.config)
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.backbone = model.get_decoder()
+        self.embed = model.get_input_embeddings()
+        self.lm_head = model.get_output_embeddings()
+
+    @classmethod
+    def from_pretrained(cls, path: str, *, device: str = "cpu", dtype: str = "float32", **kwargs) -> "Target":
+        """Load a local folder or Hub id. Remote code stays off unless the caller passes trust_remote_code=True.
+
+        Raises CheckpointError if there is no readable model at `path`.
+        """
+        kwargs.setdefault("attn_implementation", "sdpa")
+        try:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **kwargs).to(device)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"expected a Hugging Face causal LM at {path!r}, found: {error} "
+                                  "Give a folder with config.json and model.safetensors, or a Hub id.") from error
+        return cls(model, load_tokenizer(path))
+
+    @property
+    def config(self):
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embed.weight.dtype
+
+    @property
+    def vocab_size(self) -> int:
+        return self.lm_head.weight.shape[0]
+
+    @property
+    def max_positions(self) -> int:
+        return self.config.max_position_embeddings
+
+    def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
+        """An empty cache for `capacity` positions."""
+        config = self.config
+        return KVCache(config.num_hidden_layers, config.num_key_value_heads, head_dim(config), capacity,
+                       batch=batch, dtype=self.dtype, device=self.device)
+
+    def check_ids(self, input_ids: Tensor) -> None:
+        """Raises InputError for an empty prompt or token ids outside the vocabulary."""
+        if input_ids.numel() == 0:
+            raise InputError("expected a prompt of at least one token, found an empty one. Give the model some text.")
+        low, high = int(input_ids.min()), int(input_ids.max())
+        if low < 0 or high >= self.vocab_size:
+            raise InputError(f"expected token ids in [0, {self.vocab_size}), found {low if low < 0 else high}. "
+                             "Encode the prompt with this target's own tokenizer.")
+
+    @torch.no_grad()
+    def features(self, input_ids: Int[Tensor, "batch seq"], attention_mask: Tensor | None = None,
+                 cache: KVCache | None = None) -> Float[Tensor, "batch seq hidden"]:
+        """f for every position. With a cache, `input_ids` continue it and their keys and values are added to it.
+
+        attention_mask (B, T) marks real tokens with 1 where rows are padded; it cannot go with a cache.
+        """
+        held = cache.length if cache is not None else 0
+        mask = attention_mask
+        if held and input_ids.shape[1] > 1:
+            new = input_ids.shape[1]
+            mask = self._additive(torch.ones(new, new, dtype=torch.bool, device=self.device).tril(), held)
+        positions = torch.arange(held, held + input_ids.shape[1], device=self.device)[None]
+        return self._forward(input_ids, mask, positions, cache)
+
+    @torch.no_grad()
+    def tree_features(self, tokens: Int[Tensor, "nodes"], depth: Int[Tensor, "nodes"],
+                      ancestors: Bool[Tensor, "nodes nodes"], cache: KVCache) -> Float[Tensor, "nodes hidden"]:
+        """f for every node of a draft tree in one forward: a node sees the cached prefix, its ancestors and itself.
+
+        RoPE positions are prefix + depth, so two siblings stand at the same position, as each would in plain decoding.
+        """
+        positions = (cache.length + depth)[None]  # (1, N)
+        return self._forward(tokens[None], self._additive(ancestors, cache.length), positions, cache)[0]
+
+    def _forward(self, input_ids, mask, positions, cache) -> Tensor:
+        return self.backbone(input_ids=input_ids, attention_mask=mask, position_ids=positions,
+                             past_key_values=cache, use_cache=cache is not None).last_hidden_state
+
+    def _additive(self, visible: Bool[Tensor, "new new"], held: int) -> Float[Tensor, "1 1 new total"]:
+        """A 4-D float mask: 0 where a query may look (all of the prefix; of the new tokens, `visible`), else the minimum.
+
+        Float, not bool: eager attention adds the mask to its scores and would take True for 1.
+        """
+        new = visible.shape[0]
+        mask = torch.zeros(1, 1, new, held + new, dtype=self.dtype, device=self.device)
+        mask[..., held:].masked_fill_(~visible, torch.finfo(self.dtype).min)
+        return mask
+
+
+def head_dim(config) -> int:
+    """Width of one attention head; not every config states it."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def refuse_unsupported(config) -> None:
+    """Raises UnsupportedTarget, naming the reason, for models on which tree verification cannot work."""
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    other = sorted(set(getattr(config, "layer_types", None) or []) - {"full_attention"})
+    attention = getattr(config, "_attn_implementation", None)
+    if window or other:
+        found = f"sliding_window={window}" if window else f"layers of type {', '.join(other)}"
+        raise UnsupportedTarget(f"expected a target with full attention in every layer, found {config.model_type} with "
+                                f"{found}: its cache cannot roll back a rejected branch. Use a full-attention model.")
+    if attention not in (None, "sdpa", "eager"):
+        raise UnsupportedTarget(f"expected attention 'sdpa' or 'eager', found {attention!r}, which cannot take a tree "
+                                "mask. Load the target with attn_implementation='sdpa'.")
+    if not getattr(config, "num_key_value_heads", None):
+        raise UnsupportedTarget(f"expected a Llama-like config with num_key_value_heads, found {config.model_type}. "
+                                "Supported are Llama, Vicuna, Mistral without sliding window, Qwen2 and Qwen3.")
+
+
+def load_tokenizer(path: str):
+    """The tokenizer saved with a model, or None if the folder has none."""
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,168 @@
+"""The draft tree of EAGLE-2, used unchanged by FSPAD: expand, then rerank.
+
+    expand   depth + 1 levels: score every node by the sum of log q along its path; at each level the k best nodes
+             grow k children each, in one draft forward under a tree mask
+    rerank   of all nodes ever scored keep the best total_tokens - 1; with the root that makes N
+
+No Python loop runs over nodes, and no number travels to the host: the tree's shape is fixed by its settings, only
+its contents depend on the data. It is a deterministic function of the draft, which is what makes reranking lossless.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fspad_ref.cache import KVCache
+from fspad_ref.draft import Draft
+from fspad_ref.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TreeConfig:
+    """The size of a draft tree (EAGLE-2, section 5; its defaults).
+
+    Args:
+        top_k: k, frontier nodes a level and children a node.
+        depth: draft forwards after the first; the tree has depth + 1 levels below the root.
+        total_tokens: N, nodes kept, root included: the tokens that one target forward verifies.
+
+    Raises ConfigError for sizes below 1 and for more nodes than the expansion scores (1 + k + depth k^2).
+    """
+
+    top_k: int = 10
+    depth: int = 5
+    total_tokens: int = 60
+
+    def __post_init__(self):
+        for name in ("top_k", "depth", "total_tokens"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"expected {name} to be a whole number >= 1, found {value!r}. Set it to at least 1.")
+        if self.total_tokens > self.capacity:
+            raise ConfigError(f"expected total_tokens <= {self.capacity}, the nodes that top_k={self.top_k} and "
+                              f"depth={self.depth} can score, root included; found {self.total_tokens}. "
+                              "Lower total_tokens, or raise top_k or depth.")
+
+    @property
+    def capacity(self) -> int:
+        """Nodes that the expansion scores, root included."""
+        return 1 + self.top_k + self.depth * self.top_k**2
+
+    @property
+    def levels(self) -> int:
+        """Levels below the root: the most draft tokens one round can accept."""
+        return self.depth + 1
+
+
+@dataclass(frozen=True)
+class DraftTree:
+    """N nodes, root first and parents before children.
+
+    token (N,); parent (N,) with parent[0] = 0; depth (N,), root 0; score (N,), sum of log q along the path, root 0;
+    ancestors (N, N), True where column is row itself or above it: the attention mask of verification.
+    """
+
+    token: Int[Tensor, "nodes"]
+    parent: Int[Tensor, "nodes"]
+    depth: Int[Tensor, "nodes"]
+    score: Float[Tensor, "nodes"]
+    ancestors: Bool[Tensor, "nodes nodes"]
+
+    def __len__(self) -> int:
+        return self.token.shape[0]
+
+
+@torch.no_grad()
+def grow_tree(draft: Draft, features: Float[Tensor, "1 seq hidden"], token_ids: Int[Tensor, "1 seq_plus_1"],
+              config: TreeConfig, cache: KVCache | None = None) -> DraftTree:
+    """The draft tree that continues `token_ids`.
+
+    Args:
+        features: f_0 .. f_{T-1} of the prefix.
+        token_ids: the prefix's tokens and the one just sampled, T + 1 of them: pair t is (f_t, token t+1).
+        config: the tree's size.
+        cache: the draft's keys and values of *earlier* pairs; then features and token_ids hold only the new ones
+            (token_ids still one more). On return it holds all pairs on true features, and nothing of the tree.
+    """
+    if config.top_k > draft.config.vocab_size:
+        raise ConfigError(f"expected top_k <= {draft.config.vocab_size}, the size of the vocabulary, found "
+                          f"{config.top_k}. Lower top_k.")
+    if cache is None:
+        cache = draft.new_cache(features.shape[1] + config.depth * config.top_k)
+    out = draft(features, token_ids[:, 1:], cache=cache)
+    prefix = cache.length
+    nodes = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache)
+    cache.truncate(prefix)  # the tree's own entries stand on guessed features
+    return rerank(token_ids[0, -1], *nodes, config)
+
+
+def expand(draft: Draft, logit_feature: Float[Tensor, "hidden"], aligned_feature: Float[Tensor, "hidden"],
+           config: TreeConfig, cache: KVCache) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Score k + depth k^2 nodes, level by level: (token, parent, depth, score), each (capacity - 1,), level order.
+
+    Parents count the root as 0 and the first scored node as 1.
+    """
+    k, prefix, device = config.top_k, cache.length, logit_feature.device
+    scores, tokens = top_children(draft, logit_feature, k)  # (k,): level 1, the first frontier
+    levels = [(tokens, torch.zeros_like(tokens), scores)]
+    index = torch.arange(1, k + 1, device=device)  # where the frontier stands among all nodes
+    feature = aligned_feature.expand(1, k, -1)  # (1, k, D)
+    visible = torch.eye(k, dtype=torch.bool, device=device)  # (k, entries): what of the tree each frontier node sees
+    for step in range(config.depth):
+        mask = F.pad(visible, (prefix, 0), value=True)[None, None]  # and all of the prefix
+        positions = torch.full((1, k), prefix + step, device=device)
+        out = draft(feature, tokens[None], mask, positions=positions, cache=cache)
+        log_q, token = top_children(draft, out.logit_feature[0], k)  # (k, k)
+        candidates = (scores[:, None] + log_q).flatten()  # (k * k,) path scores
+        levels.append((token.flatten(), index.repeat_interleave(k), candidates))
+        # the next frontier: the k best of the k * k, and what each inherits from its parent
+        scores, best = candidates.sort(descending=True, stable=True)
+        scores, best = scores[:k], best[:k]
+        tokens, came_from = token.flatten()[best], best // k
+        feature = out.aligned_feature[:, came_from]
+        visible = torch.cat((visible[came_from], torch.eye(k, dtype=torch.bool, device=device)), dim=1)
+        index = 1 + k + step * k**2 + best
+    token, parent, score = (torch.cat(part) for part in zip(*levels, strict=True))
+    depth = torch.ones(k, dtype=torch.long, device=device)
+    later = torch.arange(2, config.levels + 1, device=device).repeat_interleave(k**2)
+    return token, parent, torch.cat((depth, later)), score
+
+
+def top_children(draft: Draft, logit_feature: Float[Tensor, "*rows hidden"], k: int) -> tuple[Tensor, Tensor]:
+    """log q and token of the k most probable children, (..., k) each, from the *logit* feature u."""
+    logits = draft.lm_head(logit_feature)
+    # at least float32: path scores are sums of log-probabilities, and half precision would tie many of them
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    top, token = logits.topk(k, dim=-1)  # (..., V) -> (..., k)
+    # clamped, since a logsumexp rounded down would let a child outscore its parent
+    return (top - logits.logsumexp(dim=-1, keepdim=True)).clamp(max=0.0), token
+
+
+def rerank(root: Int[Tensor, ""], token: Int[Tensor, "scored"], parent: Int[Tensor, "scored"],
+           depth: Int[Tensor, "scored"], score: Float[Tensor, "scored"], config: TreeConfig) -> DraftTree:
+    """Keep the total_tokens - 1 best of all scored nodes and put the root in front.
+
+    A child never outscores its parent, so the best nodes hang together - but it can *equal* it: a log-probability of
+    0, or one lost in rounding. The sort is stable and parents come earlier, so of equals the parent wins.
+    """
+    best = score.sort(descending=True, stable=True).indices[: config.total_tokens - 1]
+    kept = best.sort().values  # back to level order: parents before children
+    # node 0 is the root; a kept node's new number is its place in `kept`, plus one
+    new_parent = torch.searchsorted(kept + 1, parent[kept]) + (parent[kept] > 0)
+    zero = root.new_zeros(1)
+    parent = torch.cat((zero, new_parent))
+    return DraftTree(token=torch.cat((root[None], token[kept])), parent=parent, depth=torch.cat((zero, depth[kept])),
+                     score=torch.cat((score.new_zeros(1), score[kept])), ancestors=ancestors(parent, config.levels))
+
+
+def ancestors(parent: Int[Tensor, "nodes"], levels: int) -> Bool[Tensor, "nodes nodes"]:
+    """ancestors[v, w]: w is v or above it. Walks all nodes up together, `levels` times."""
+    node = torch.arange(parent.shape[0], device=parent.device)
+    above, reached = node, node[:, None] == node  # (N,), (N, N)
+    for _ in range(levels):
+        above = parent[above]
+        reached = reached | (above[:, None] == node)
+    return reached

@@ -1,0 +1,125 @@
+"""Growing the tree: its shape, its order, its scores, and that ties never break it."""
+
+import pytest
+import torch
+from conftest import tiny_draft, tiny_target
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fspad_ref import DraftTree, TreeConfig, grow_tree
+from fspad_ref.errors import ConfigError
+from fspad_ref.tree import ancestors, rerank
+
+
+def grow(target, draft, config, length=9):
+    ids = torch.arange(2, 3 + length)[None] % target.vocab_size
+    return grow_tree(draft, target.features(ids[:, :-1]), ids, config)
+
+
+def assert_well_formed(tree: DraftTree, config: TreeConfig):
+    parent = tree.parent.tolist()
+    assert len(tree) == config.total_tokens and parent[0] == 0
+    assert all(parent[v] < v for v in range(1, len(tree)))  # parents precede children
+    assert tree.depth.tolist() == [0] + [tree.depth[parent[v]].item() + 1 for v in range(1, len(tree))]
+    assert (tree.score[1:] <= tree.score[tree.parent[1:]]).all()
+    siblings = list(zip(parent[1:], tree.token[1:].tolist(), strict=True))
+    assert len(set(siblings)) == len(siblings)  # distinct
+    assert tree.depth.max() <= config.levels
+
+
+def test_tree_is_well_formed(target, draft):
+    for config in (TreeConfig(), TreeConfig(4, 3, 30), TreeConfig(1, 5, 7), TreeConfig(3, 1, 1)):
+        assert_well_formed(grow(target, draft, config), config)
+
+
+def test_scores_are_sums_of_log_probabilities_along_the_path(target, draft):
+    """Every node's score, recomputed by running its path as a plain chain through the draft."""
+    ids = torch.arange(3, 12)[None]
+    features = target.features(ids[:, :-1])
+    tree = grow_tree(draft, features, ids, TreeConfig(4, 3, 25))
+    for v in range(1, len(tree)):
+        path = [w for w in range(1, len(tree)) if tree.ancestors[v, w]]
+        fed, tokens, score = features, ids, 0.0
+        for w in path:
+            out = draft(fed, tokens[:, 1:])
+            score += torch.log_softmax(target.lm_head(out.logit_feature[0, -1]), -1)[tree.token[w]].item()
+            fed = torch.cat((fed, out.aligned_feature[:, -1:]), dim=1)
+            tokens = torch.cat((tokens, tree.token[w][None, None]), dim=1)
+        assert tree.score[v].item() == pytest.approx(score, abs=1e-9)
+
+
+def test_cached_growth_equals_growth_from_scratch(target, draft):
+    ids = torch.arange(2, 20)[None]
+    features, config = target.features(ids[:, :-1]), TreeConfig(4, 3, 25)
+    cache = draft.new_cache(64)
+    grow_tree(draft, features[:, :10], ids[:, :11], config, cache)
+    assert cache.length == 10
+    tree = grow_tree(draft, features[:, 10:], ids[:, 10:], config, cache)
+    fresh = grow_tree(draft, features, ids, config)
+    assert torch.equal(tree.token, fresh.token) and torch.equal(tree.parent, fresh.parent)
+    torch.testing.assert_close(tree.score, fresh.score)
+
+
+def test_a_full_chain_has_depth_plus_one_levels(target, draft):
+    tree = grow(target, draft, TreeConfig(top_k=1, depth=5, total_tokens=7))
+    assert tree.depth.tolist() == list(range(7))
+    with pytest.raises(ConfigError, match="total_tokens <= 7"):
+        TreeConfig(top_k=1, depth=5, total_tokens=8)
+
+
+def test_saturated_probabilities_never_break_the_tree():
+    """With one token at probability 1 (log q exactly 0) children equal their parents in score."""
+    target = tiny_target(seed=3)
+    draft = tiny_draft(target)
+    for scale in (1e4, 1e3):
+        with torch.no_grad():
+            target.lm_head.weight.mul_(scale)
+        for config in (TreeConfig(5, 4, 12), TreeConfig(5, 4, 40), TreeConfig(10, 5, 60)):
+            tree = grow(target, draft, config)
+            assert (tree.score == 0).sum() > 2  # the case is really met
+            assert_well_formed(tree, config)
+
+
+@given(st.integers(2, 5), st.integers(1, 4), st.randoms(use_true_random=False))
+@settings(max_examples=200, deadline=None)
+def test_rerank_keeps_a_connected_tree_under_ties(k, depth, random):
+    """Random expansions whose log-probabilities are drawn from few values, 0 among them."""
+    parent, level, score = [0] * k, [1] * k, [-float(random.randint(0, 1)) for _ in range(k)]
+    frontier = list(range(1, k + 1))
+    for d in range(depth):
+        scored = [(score[v - 1] - random.randint(0, 1), v) for v in frontier for _ in range(k)]
+        first = len(parent) + 1
+        parent += [v for _, v in scored]
+        level += [d + 2] * len(scored)
+        score += [s for s, _ in scored]
+        frontier = sorted(range(len(scored)), key=lambda i: -scored[i][0])[:k]
+        frontier = [first + i for i in frontier]
+    config = TreeConfig(k, depth, random.randint(1, 1 + len(parent)))
+    token = torch.arange(1, len(parent) + 1)  # all distinct: a node's number is its token
+    tree = rerank(torch.tensor(0), token, torch.tensor(parent), torch.tensor(level), torch.tensor(score), config)
+    assert_well_formed(tree, config)
+    for v in range(1, len(tree)):  # everyone hangs on the parent it was scored under
+        assert tree.token[tree.parent[v]].item() == parent[tree.token[v].item() - 1]
+
+
+def test_ancestors_by_hand():
+    #      0
+    #     / \
+    #    1   2
+    #    |   |
+    #    3   4
+    expected = [{0}, {0, 1}, {0, 2}, {0, 1, 3}, {0, 2, 4}]
+    rows = ancestors(torch.tensor([0, 0, 0, 1, 2]), levels=2)
+    assert [set(row.nonzero().flatten().tolist()) for row in rows] == expected
+
+
+@pytest.mark.parametrize("sizes, message", [((0, 5, 1), "top_k"), ((10, 0, 1), "depth"), ((10, 5, 0), "total_tokens"),
+                                            ((2, 1, 8), "total_tokens <= 7")])
+def test_impossible_sizes_are_refused(sizes, message):
+    with pytest.raises(ConfigError, match=message):
+        TreeConfig(*sizes)
+
+
+def test_more_children_than_words_are_refused(target, draft):
+    with pytest.raises(ConfigError, match="top_k <= 31"):
+        grow(target, draft, TreeConfig(32, 1, 10))
