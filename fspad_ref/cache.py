@@ -58,8 +58,17 @@ class KVCache(Cache):
     Raises InputError on a write beyond `capacity`.
     """
 
-    def __init__(self, layers: int, kv_heads: int, head_dim: int, capacity: int, *, batch: int = 1,
-                 dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        capacity: int,
+        *,
+        batch: int = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
         super().__init__(layers=[_LayerView(self, index) for index in range(layers)])
         self.capacity = capacity
         # Zeros, not empty: a masked slot is multiplied by weight 0, and 0 * NaN would be NaN.
@@ -76,8 +85,10 @@ class KVCache(Cache):
         start = self.length_of[layer]
         end = start + keys.shape[-2]
         if end > self.capacity:
-            raise InputError(f"expected at most {self.capacity} cached positions, found {end}. "
-                             "Make the cache with a larger capacity.")
+            raise InputError(
+                f"expected at most {self.capacity} cached positions, found {end}. "
+                "Make the cache with a larger capacity."
+            )
         self.kv[layer, 0, :, :, start:end] = keys
         self.kv[layer, 1, :, :, start:end] = values
         self.length_of[layer] = end

@@ -69,8 +69,9 @@ def load_json(path: str | Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"expected JSON in {path}, found a file that does not parse ({error}). "
-                              "Restore the file or save it again.") from error
+        raise CheckpointError(
+            f"expected JSON in {path}, found a file that does not parse ({error}). Restore the file or save it again."
+        ) from error
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -82,15 +83,19 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled_tensors(path)
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
-        raise CheckpointError(f"expected finite weights in {path}, found NaN or infinity in {', '.join(bad[:3])}. "
-                              "The training that wrote this file diverged; use an earlier checkpoint.")
+        raise CheckpointError(
+            f"expected finite weights in {path}, found NaN or infinity in {', '.join(bad[:3])}. "
+            "The training that wrote this file diverged; use an earlier checkpoint."
+        )
     return tensors
 
 
 def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"expected a file at {path}, found none. Check the path, or save a checkpoint there first.")
+        raise CheckpointError(
+            f"expected a file at {path}, found none. Check the path, or save a checkpoint there first."
+        )
     return path
 
 
@@ -101,19 +106,24 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with open(path, "rb") as file:
             start = file.read(2)
         kind = "a pickle" if start in (b"\x80\x02", b"\x80\x04", b"PK") else "a damaged or truncated file"
-        raise CheckpointError(f"expected safetensors in {path}, found {kind} ({error}). "
-                              "Download or save it again; a pickle must be named .bin to be read as one.") from error
+        raise CheckpointError(
+            f"expected safetensors in {path}, found {kind} ({error}). "
+            "Download or save it again; a pickle must be named .bin to be read as one."
+        ) from error
 
 
 def _read_pickled_tensors(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds here: unpickling, zip and end-of-file errors
-        raise CheckpointError(f"expected a file of tensors that torch.load(weights_only=True) accepts in {path}, "
-                              f"found {type(error).__name__}: {error}. Convert it to safetensors where you trust it.") from error
+        raise CheckpointError(
+            f"expected a file of tensors that torch.load(weights_only=True) accepts in {path}, "
+            f"found {type(error).__name__}: {error}. Convert it to safetensors where you trust it."
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(f"expected a dict of tensors in {path}, found {type(loaded).__name__}. "
-                              "Save model.state_dict() alone.")
+        raise CheckpointError(
+            f"expected a dict of tensors in {path}, found {type(loaded).__name__}. Save model.state_dict() alone."
+        )
     return loaded
 
 
@@ -121,8 +131,13 @@ def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], sou
     """Compare names and shapes before anything is loaded. Raises CheckpointError listing every difference."""
     faults = [f"missing {name} {tuple(tensor.shape)}" for name, tensor in expected.items() if name not in found]
     faults += [f"unknown {name} {tuple(tensor.shape)}" for name, tensor in found.items() if name not in expected]
-    faults += [f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-               for name, tensor in expected.items() if name in found and found[name].shape != tensor.shape]
+    faults += [
+        f"{name} is {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
     if faults:
-        raise CheckpointError(f"{source} does not fit this model: {'; '.join(faults)}. "
-                              "Check that the file and the config belong together.")
+        raise CheckpointError(
+            f"{source} does not fit this model: {'; '.join(faults)}. "
+            "Check that the file and the config belong together."
+        )

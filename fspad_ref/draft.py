@@ -25,6 +25,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from fspad_ref.cache import KVCache
 from fspad_ref.checkpoint import check_names, load_json, load_tensors, save_json, save_tensors
 from fspad_ref.errors import CheckpointError, ConfigError, TargetMismatch
+from fspad_ref.official import read_official
 from fspad_ref.target import Target, head_dim
 
 
@@ -61,16 +62,29 @@ class DraftConfig:
 
     def resolve(self, target: Target) -> "DraftConfig":
         """Fill in what is None from the target. Raises TargetMismatch where the two contradict each other."""
-        of_target = dict(hidden_size=target.config.hidden_size, head_dim=head_dim(target.config),
-                         vocab_size=target.vocab_size, rms_norm_eps=target.config.rms_norm_eps,
-                         rope=dict(target.config.rope_parameters), max_positions=target.max_positions)
-        faults = [f"{name} {getattr(self, name)} (target: {value})" for name, value in of_target.items()
-                  if getattr(self, name) not in (None, value)]
+        of_target = dict(
+            hidden_size=target.config.hidden_size,
+            head_dim=head_dim(target.config),
+            vocab_size=target.vocab_size,
+            rms_norm_eps=target.config.rms_norm_eps,
+            rope=dict(target.config.rope_parameters),
+            max_positions=target.max_positions,
+        )
+        faults = [
+            f"{name} {getattr(self, name)} (target: {value})"
+            for name, value in of_target.items()
+            if getattr(self, name) not in (None, value)
+        ]
         if faults:
-            raise TargetMismatch(f"expected a draft made for this target, found {'; '.join(faults)}. "
-                                 "Load the target that the draft was trained on, or train a draft for this one.")
-        sizes = dict(intermediate_size=target.config.intermediate_size, num_heads=target.config.num_attention_heads,
-                     num_kv_heads=target.config.num_key_value_heads)
+            raise TargetMismatch(
+                f"expected a draft made for this target, found {'; '.join(faults)}. "
+                "Load the target that the draft was trained on, or train a draft for this one."
+            )
+        sizes = dict(
+            intermediate_size=target.config.intermediate_size,
+            num_heads=target.config.num_attention_heads,
+            num_kv_heads=target.config.num_key_value_heads,
+        )
         missing = {name: value for name, value in sizes.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **of_target, **missing)
 
@@ -100,8 +114,9 @@ class FeatureSampling(nn.Module):
         self.up = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(self, fused: Float[Tensor, "batch seq hidden"],
-                embedding: Float[Tensor, "batch seq hidden"]) -> Float[Tensor, "batch seq hidden"]:
+    def forward(
+        self, fused: Float[Tensor, "batch seq hidden"], embedding: Float[Tensor, "batch seq hidden"]
+    ) -> Float[Tensor, "batch seq hidden"]:
         opened = F.silu(self.gate(embedding)) * self.up(self.norm(fused))  # (B, T, D) -> (B, T, F)
         return fused + self.down(opened)  # (B, T, F) -> (B, T, D)
 
@@ -128,8 +143,13 @@ class DraftLayer(nn.Module):
         self.up = nn.Linear(D, inner, bias=False)
         self.down = nn.Linear(inner, 2 * D if config.partial_alignment else D, bias=False)
 
-    def forward(self, h: Float[Tensor, "batch seq hidden"], rotation: tuple[Tensor, Tensor],
-                mask: Tensor | None, cache: KVCache | None) -> DraftOutput:
+    def forward(
+        self,
+        h: Float[Tensor, "batch seq hidden"],
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KVCache | None,
+    ) -> DraftOutput:
         a = h + self.attend(h, rotation, mask, cache)
         n = self.norm(a)
         out = self.down(F.silu(self.gate(n)) * self.up(n))  # (B, T, D) -> (B, T, F) -> (B, T, D or 2D)
@@ -140,13 +160,17 @@ class DraftLayer(nn.Module):
 
     def attend(self, h, rotation, mask, cache) -> Tensor:
         """Causal attention if mask is None, else wherever the boolean mask (B, 1, T, cached + T) says True."""
-        split = lambda x: x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # (B, T, H*d) -> (B, H, T, d)
-        q, k, v = rotate(split(self.q(h)), rotation), rotate(split(self.k(h)), rotation), split(self.v(h))
+        q, k, v = (self.split_heads(project(h)) for project in (self.q, self.k, self.v))
+        q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.write(0, k, v)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1,
-                                               enable_gqa=q.shape[1] != k.shape[1])
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, enable_gqa=q.shape[1] != k.shape[1]
+        )
         return self.o(mixed.transpose(1, 2).flatten(2))  # (B, H, T, d) -> (B, T, D)
+
+    def split_heads(self, x: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch heads seq dim"]:
+        return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
 
 def rotate(x: Float[Tensor, "batch heads seq dim"], rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -171,7 +195,9 @@ class Draft(nn.Module):
         self._target = (target,)
         D = config.hidden_size
         self.fuse = nn.Linear(2 * D, D, bias=config.fuse_bias)
-        self.sampler = FeatureSampling(D, config.intermediate_size, config.rms_norm_eps) if config.feature_sampling else None
+        self.sampler = (
+            FeatureSampling(D, config.intermediate_size, config.rms_norm_eps) if config.feature_sampling else None
+        )
         self.layer = DraftLayer(config)
         self.rotary = LlamaRotaryEmbedding(_rope_config(config))
         self.to(device=target.device, dtype=target.dtype)
@@ -187,12 +213,25 @@ class Draft(nn.Module):
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions of the draft's single layer."""
         weight = self.fuse.weight
-        return KVCache(1, self.config.num_kv_heads, self.config.head_dim, capacity, batch=batch,
-                       dtype=weight.dtype, device=weight.device)
+        return KVCache(
+            1,
+            self.config.num_kv_heads,
+            self.config.head_dim,
+            capacity,
+            batch=batch,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
 
-    def forward(self, features: Float[Tensor, "batch seq hidden"], next_token_ids: Int[Tensor, "batch seq"],
-                attention_mask: Tensor | None = None, *, positions: Int[Tensor, "#batch seq"] | None = None,
-                cache: KVCache | None = None) -> DraftOutput:
+    def forward(
+        self,
+        features: Float[Tensor, "batch seq hidden"],
+        next_token_ids: Int[Tensor, "batch seq"],
+        attention_mask: Tensor | None = None,
+        *,
+        positions: Int[Tensor, "#batch seq"] | None = None,
+        cache: KVCache | None = None,
+    ) -> DraftOutput:
         """Guess f_{t+1} from (f_t, e_{t+1}) at every position.
 
         Args:
@@ -219,7 +258,10 @@ class Draft(nn.Module):
         """Write config.json and model.safetensors, each atomically."""
         folder = Path(folder)
         save_tensors(folder / "model.safetensors", self.state_dict())
-        save_json(folder / "config.json", {"model_type": "fspad_ref", "kind": self.config.kind, **dataclasses.asdict(self.config)})
+        save_json(
+            folder / "config.json",
+            {"model_type": "fspad_ref", "kind": self.config.kind, **dataclasses.asdict(self.config)},
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, target: Target) -> "Draft":
@@ -228,37 +270,26 @@ class Draft(nn.Module):
         settings = load_json(folder / "config.json")
         names = {field.name for field in dataclasses.fields(DraftConfig)}
         if settings.pop("model_type", None) != "fspad_ref":
-            raise CheckpointError(f"expected model_type 'fspad_ref' in {folder / 'config.json'}. For weights in the "
-                                  "published layouts use Draft.from_official.")
+            raise CheckpointError(
+                f"expected model_type 'fspad_ref' in {folder / 'config.json'}. For weights in the "
+                "published layouts use Draft.from_official."
+            )
         settings.pop("kind", None)
         if unknown := sorted(set(settings) - names):
-            raise ConfigError(f"expected the settings of DraftConfig in {folder / 'config.json'}, found also "
-                              f"{', '.join(unknown)}. Remove them, or use the version that wrote them.")
+            raise ConfigError(
+                f"expected the settings of DraftConfig in {folder / 'config.json'}, found also "
+                f"{', '.join(unknown)}. Remove them, or use the version that wrote them."
+            )
         return cls(DraftConfig(**settings), target)._load(load_tensors(folder / "model.safetensors"), folder)
 
     @classmethod
     def from_official(cls, path: str | Path, target: Target) -> "Draft":
         """Load the layout of the reference code and of published EAGLE drafts (.safetensors or .bin).
 
-        Kind, head counts and widths are read off the tensors. An `embed_tokens.weight` is dropped if it equals the
-        target's and refused otherwise.
+        Kind, head counts and widths are read off the tensors; see official.py.
         """
-        found = load_tensors(path)
-        _drop_embedding(found, target, path)
-        tensors = {ours: found.pop(theirs) for theirs, ours in OFFICIAL_NAMES.items() if theirs in found}
-        tensors |= found  # what has no translation shows up in the error of check_names
-        for needed in ("fuse.weight", "layer.q.weight", "layer.k.weight", "layer.gate.weight", "layer.down.weight"):
-            if needed not in tensors:
-                raise CheckpointError(f"expected a draft in the reference layout in {path}, found no {needed}. "
-                                      "Give the file of a trained EAGLE or FSPAD draft.")
-        dim = head_dim(target.config)
-        config = DraftConfig(
-            feature_sampling="sampler.gate.weight" in tensors,
-            partial_alignment=tensors["layer.down.weight"].shape[0] == 2 * tensors["fuse.weight"].shape[0],
-            intermediate_size=tensors["layer.gate.weight"].shape[0],
-            num_heads=tensors["layer.q.weight"].shape[0] // dim, num_kv_heads=tensors["layer.k.weight"].shape[0] // dim,
-            fuse_bias="fuse.bias" in tensors, hidden_size=tensors["fuse.weight"].shape[0])
-        return cls(config, target)._load(tensors, path)
+        settings, tensors = read_official(path, target)
+        return cls(DraftConfig(**settings), target)._load(tensors, path)
 
     def _load(self, tensors: dict[str, Tensor], source) -> "Draft":
         check_names(tensors, self.state_dict(), source)
@@ -280,27 +311,10 @@ def causal_mask(mask: Tensor | None, held: int, T: int, device) -> Tensor | None
 
 
 def _rope_config(config: DraftConfig) -> LlamaConfig:
-    return LlamaConfig(hidden_size=config.hidden_size, num_attention_heads=config.num_heads, head_dim=config.head_dim,
-                       max_position_embeddings=config.max_positions, rope_parameters=config.rope)
-
-
-def _drop_embedding(found: dict[str, Tensor], target: Target, path) -> None:
-    embedding = found.pop("embed_tokens.weight", None)
-    if embedding is None:
-        return
-    own = target.embed.weight
-    if embedding.shape != own.shape or not torch.equal(embedding.to(own), own):
-        raise TargetMismatch(f"expected embed_tokens.weight in {path} to equal the target's embedding, found another. "
-                             "Load the target that the draft was trained on.")
-
-
-# Names in the reference code's checkpoints -> ours. `fc.` is a plain linear map without feature sampling and holds
-# a module with it; everything else has one name.
-OFFICIAL_NAMES = {
-    "fc.weight": "fuse.weight", "fc.bias": "fuse.bias", "fc.fc.weight": "fuse.weight", "fc.fc.bias": "fuse.bias",
-    "fc.post_attention_layernorm.weight": "sampler.norm.weight",
-    **{f"fc.mlp.{part}_proj.weight": f"sampler.{part}.weight" for part in ("gate", "up", "down")},
-    **{f"layers.0.self_attn.{part}_proj.weight": f"layer.{part}.weight" for part in "qkvo"},
-    "layers.0.post_attention_layernorm.weight": "layer.norm.weight",
-    **{f"layers.0.mlp.{part}_proj.weight": f"layer.{part}.weight" for part in ("gate", "up", "down")},
-}
+    return LlamaConfig(
+        hidden_size=config.hidden_size,
+        num_attention_heads=config.num_heads,
+        head_dim=config.head_dim,
+        max_position_embeddings=config.max_positions,
+        rope_parameters=config.rope,
+    )

@@ -64,8 +64,9 @@ class Chooser:
         noise = None if self.noise is None else self.noise.rows(text.shape[1], 1)
         return choose(process_logits(logits, self.config), noise)
 
-    def every_node(self, logits: Float[Tensor, "nodes vocab"], tree: DraftTree, text: Int[Tensor, "1 seq"],
-                   levels: int) -> Int[Tensor, "nodes"]:
+    def every_node(
+        self, logits: Float[Tensor, "nodes vocab"], tree: DraftTree, text: Int[Tensor, "1 seq"], levels: int
+    ) -> Int[Tensor, "nodes"]:
         """y_v for every node; `text` ends with the root. Nodes of one depth share one row of noise."""
         if self.processors:
             logits = self._process_nodes(logits, tree, text)
@@ -89,9 +90,16 @@ class Chooser:
 
 
 @torch.no_grad()
-def autoregressive_generate(target: Target, input_ids: Int[Tensor, "..."] | list[int], *, max_new_tokens: int = 128,
-                            eos_token_id: int | list[int] | None = None, sampling: SamplingConfig | None = None,
-                            processors: Iterable[Callable] = (), on_round: OnRound | None = None) -> Generation:
+def autoregressive_generate(
+    target: Target,
+    input_ids: Int[Tensor, "..."] | list[int],
+    *,
+    max_new_tokens: int = 128,
+    eos_token_id: int | list[int] | None = None,
+    sampling: SamplingConfig | None = None,
+    processors: Iterable[Callable] = (),
+    on_round: OnRound | None = None,
+) -> Generation:
     """Plain decoding, one token a forward: the reference for the text, and the baseline for the clock.
 
     Arguments, errors and result as in `speculative_generate`; `.accepted` holds a 0 a round, so tau is 1.
@@ -114,10 +122,18 @@ def autoregressive_generate(target: Target, input_ids: Int[Tensor, "..."] | list
 
 
 @torch.no_grad()
-def speculative_generate(target: Target, draft: Draft, input_ids: Int[Tensor, "..."] | list[int], *,
-                         max_new_tokens: int = 128, eos_token_id: int | list[int] | None = None,
-                         sampling: SamplingConfig | None = None, tree: TreeConfig | None = None,
-                         processors: Iterable[Callable] = (), on_round: OnRound | None = None) -> Generation:
+def speculative_generate(
+    target: Target,
+    draft: Draft,
+    input_ids: Int[Tensor, "..."] | list[int],
+    *,
+    max_new_tokens: int = 128,
+    eos_token_id: int | list[int] | None = None,
+    sampling: SamplingConfig | None = None,
+    tree: TreeConfig | None = None,
+    processors: Iterable[Callable] = (),
+    on_round: OnRound | None = None,
+) -> Generation:
     """Lossless speculative decoding with a draft tree (FSPAD, section 3; EAGLE-2, section 5).
 
     Args:
@@ -134,8 +150,10 @@ def speculative_generate(target: Target, draft: Draft, input_ids: Int[Tensor, ".
     """
     tree = tree or TreeConfig()
     if draft.target is not target:
-        raise TargetMismatch("expected the target that the draft was loaded for, found another Target object. "
-                             "Load the draft with Draft.from_pretrained(folder, target) for this target.")
+        raise TargetMismatch(
+            "expected the target that the draft was loaded for, found another Target object. "
+            "Load the draft with Draft.from_pretrained(folder, target) for this target."
+        )
     text = prepare_prompt(target, input_ids, max_new_tokens, extra=tree.levels)
     result, stop = Generation(), Stop(max_new_tokens, eos_token_id, on_round)
     if max_new_tokens == 0:
@@ -151,7 +169,9 @@ def speculative_generate(target: Target, draft: Draft, input_ids: Int[Tensor, ".
     text = torch.cat((text, token[None]), dim=1)  # (1, T + 1)
     pending = text  # the tokens whose pairs the draft has not seen: one more than `features`
     while not done:
-        features, tokens, accepted = speculate(target, draft, features, pending, text, tree, choose_from, cache, draft_cache)
+        features, tokens, accepted = speculate(
+            target, draft, features, pending, text, tree, choose_from, cache, draft_cache
+        )
         done = stop.take(result, tokens, accepted)
         new = torch.tensor([tokens], device=text.device)
         pending = torch.cat((text[:, -1:], new), dim=1)
@@ -159,9 +179,17 @@ def speculative_generate(target: Target, draft: Draft, input_ids: Int[Tensor, ".
     return result
 
 
-def speculate(target: Target, draft: Draft, features: Float[Tensor, "1 new hidden"], pending: Int[Tensor, "1 new_plus_1"],
-              text: Int[Tensor, "1 seq"], tree_config: TreeConfig, choose_from: Chooser, cache: KVCache,
-              draft_cache: KVCache) -> tuple[Tensor, list[int], int]:
+def speculate(
+    target: Target,
+    draft: Draft,
+    features: Float[Tensor, "1 new hidden"],
+    pending: Int[Tensor, "1 new_plus_1"],
+    text: Int[Tensor, "1 seq"],
+    tree_config: TreeConfig,
+    choose_from: Chooser,
+    cache: KVCache,
+    draft_cache: KVCache,
+) -> tuple[Tensor, list[int], int]:
     """One round: (features of the tokens now verified, the tokens emitted, how many of those were drafted).
 
     `text` ends with a token that the target has not seen yet: the root of the tree.
@@ -190,8 +218,10 @@ class Stop:
         The prefill's token comes with accepted=None, as it is no round; plain decoding counts its rounds itself.
         """
         if -1 in tokens:
-            raise InputError("expected at least one possible next token, found logits that are NaN or all -inf after "
-                             "the processors. Check the weights and the logits processors.")
+            raise InputError(
+                "expected at least one possible next token, found logits that are NaN or all -inf after "
+                "the processors. Check the weights and the logits processors."
+            )
         room = self.max_new_tokens - len(result.tokens)
         ends = [i + 1 for i, token in enumerate(tokens[:room]) if token in self.eos]
         kept = tokens[: ends[0]] if ends else tokens[:room]
@@ -203,7 +233,9 @@ class Stop:
         return bool(ends) or len(result.tokens) == self.max_new_tokens
 
 
-def prepare_prompt(target: Target, input_ids: Tensor | list[int], max_new_tokens: int, extra: int) -> Int[Tensor, "1 seq"]:
+def prepare_prompt(
+    target: Target, input_ids: Tensor | list[int], max_new_tokens: int, extra: int
+) -> Int[Tensor, "1 seq"]:
     """The prompt as (1, T) on the target's device. Raises InputError if it, or what should follow, does not fit.
 
     extra: positions beyond the text that a draft tree may reach.
@@ -211,20 +243,36 @@ def prepare_prompt(target: Target, input_ids: Tensor | list[int], max_new_tokens
     ids = torch.as_tensor(input_ids, dtype=torch.long, device=target.device)
     ids = ids[None] if ids.dim() == 1 else ids
     if ids.dim() != 2 or ids.shape[0] != 1:
-        raise InputError(f"expected one prompt, (1, T) or a list of ids, found shape {tuple(ids.shape)}. Decode one at a time.")
+        raise InputError(
+            f"expected one prompt, (1, T) or a list of ids, found shape {tuple(ids.shape)}. Decode one at a time."
+        )
     target.check_ids(ids)
     if not isinstance(max_new_tokens, int) or max_new_tokens < 0:
-        raise InputError(f"expected max_new_tokens to be a whole number >= 0, found {max_new_tokens!r}. Set it to 0 or more.")
+        raise InputError(
+            f"expected max_new_tokens to be a whole number >= 0, found {max_new_tokens!r}. Set it to 0 or more."
+        )
     fits = target.max_positions - ids.shape[1] - extra
     if max_new_tokens > fits:
         advice = f"Set max_new_tokens to at most {fits}." if fits > 0 else "Shorten the prompt, or use a smaller tree."
-        raise InputError(f"expected prompt + max_new_tokens + tree levels within the target's {target.max_positions} positions, "
-                         f"found {ids.shape[1]} + {max_new_tokens} + {extra}. {advice}")
+        raise InputError(
+            f"expected prompt + max_new_tokens + tree levels within the target's {target.max_positions} positions, "
+            f"found {ids.shape[1]} + {max_new_tokens} + {extra}. {advice}"
+        )
     return ids
 
 
-def fspad_generate(model, input_ids, logits_processor=None, stopping_criteria=None, generation_config=None, *, draft: Draft,
-                   tree: TreeConfig | None = None, streamer=None, **model_kwargs) -> Int[Tensor, "1 seq"]:
+def fspad_generate(
+    model,
+    input_ids,
+    logits_processor=None,
+    stopping_criteria=None,
+    generation_config=None,
+    *,
+    draft: Draft,
+    tree: TreeConfig | None = None,
+    streamer=None,
+    **model_kwargs,
+) -> Int[Tensor, "1 seq"]:
     """Adapter: model.generate(..., custom_generate=fspad_generate, draft=draft).
 
     Temperature and cuts arrive among the processors that `generate` prepared, so they are applied there, once;
@@ -234,10 +282,16 @@ def fspad_generate(model, input_ids, logits_processor=None, stopping_criteria=No
     sample = bool(generation_config.do_sample)
     seed = int(torch.randint(2**62, ())) if sample else 0
     result = speculative_generate(
-        draft.target, draft, input_ids, max_new_tokens=generation_config.max_length - input_ids.shape[1],
-        eos_token_id=generation_config.eos_token_id, sampling=SamplingConfig(temperature=1.0 if sample else 0.0, seed=seed),
-        tree=tree, processors=logits_processor or (),
-        on_round=(lambda tokens, accepted: streamer.put(torch.tensor(tokens))) if streamer else None)
+        draft.target,
+        draft,
+        input_ids,
+        max_new_tokens=generation_config.max_length - input_ids.shape[1],
+        eos_token_id=generation_config.eos_token_id,
+        sampling=SamplingConfig(temperature=1.0 if sample else 0.0, seed=seed),
+        tree=tree,
+        processors=logits_processor or (),
+        on_round=(lambda tokens, accepted: streamer.put(torch.tensor(tokens))) if streamer else None,
+    )
     if streamer:
         streamer.end()
     return torch.cat((input_ids, torch.tensor([result.tokens], dtype=input_ids.dtype, device=input_ids.device)), dim=1)

@@ -29,15 +29,20 @@ class DraftLoss(NamedTuple):
     logit: Float[Tensor, ""]
 
 
-def feature_loss(aligned: Float[Tensor, "batch seq hidden"], target_features: Float[Tensor, "batch seq hidden"],
-                 mask: Tensor) -> Float[Tensor, ""]:
+def feature_loss(
+    aligned: Float[Tensor, "batch seq hidden"], target_features: Float[Tensor, "batch seq hidden"], mask: Tensor
+) -> Float[Tensor, ""]:
     """Mean SmoothL1 (beta = 1) between aligned features g and target features; 0 under an all-zero mask."""
     each = F.smooth_l1_loss(aligned, target_features, reduction="none").mean(dim=-1)  # (B, T, D) -> (B, T)
     return masked_mean(each, mask)
 
 
-def logit_loss(logit_feature: Float[Tensor, "batch seq hidden"], target_features: Float[Tensor, "batch seq hidden"],
-               lm_head: Callable[[Tensor], Tensor], mask: Tensor) -> Float[Tensor, ""]:
+def logit_loss(
+    logit_feature: Float[Tensor, "batch seq hidden"],
+    target_features: Float[Tensor, "batch seq hidden"],
+    lm_head: Callable[[Tensor], Tensor],
+    mask: Tensor,
+) -> Float[Tensor, ""]:
     """Cross-entropy of the draft's token distribution against the target's, in nats; 0 under an all-zero mask.
 
     Only rows under the mask go through lm_head: at a vocabulary of 128,000 the others would cost more than the draft.
@@ -48,9 +53,14 @@ def logit_loss(logit_feature: Float[Tensor, "batch seq hidden"], target_features
     return -(p * log_q).sum() / chosen.sum().clamp(min=1)
 
 
-def partial_alignment_loss(out_draft: DraftOutput, target_features: Float[Tensor, "batch seq hidden"],
-                           lm_head: Callable[[Tensor], Tensor], mask: Tensor, feature_weight: float = 1.0,
-                           logit_weight: float = 0.1) -> DraftLoss:
+def partial_alignment_loss(
+    out_draft: DraftOutput,
+    target_features: Float[Tensor, "batch seq hidden"],
+    lm_head: Callable[[Tensor], Tensor],
+    mask: Tensor,
+    feature_weight: float = 1.0,
+    logit_weight: float = 0.1,
+) -> DraftLoss:
     """The loss of section 3.2; with u = g it is EAGLE's.
 
     Args:

@@ -46,7 +46,9 @@ class SamplingConfig:
         _require(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", ">= 0", self.temperature)
         _require(0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
         _require(isinstance(self.top_k, int) and self.top_k >= 0, "top_k", "a whole number >= 0", self.top_k)
-        _require(isinstance(self.seed, int) and 0 <= self.seed < 2**63, "seed", "a whole number in [0, 2**63)", self.seed)
+        _require(
+            isinstance(self.seed, int) and 0 <= self.seed < 2**63, "seed", "a whole number in [0, 2**63)", self.seed
+        )
 
     @property
     def greedy(self) -> bool:

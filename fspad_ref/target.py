@@ -46,8 +46,10 @@ class Target:
         try:
             model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **kwargs).to(device)
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"expected a Hugging Face causal LM at {path!r}, found: {error} "
-                                  "Give a folder with config.json and model.safetensors, or a Hub id.") from error
+            raise CheckpointError(
+                f"expected a Hugging Face causal LM at {path!r}, found: {error} "
+                "Give a folder with config.json and model.safetensors, or a Hub id."
+            ) from error
         return cls(model, load_tokenizer(path))
 
     @property
@@ -73,8 +75,15 @@ class Target:
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions."""
         config = self.config
-        return KVCache(config.num_hidden_layers, config.num_key_value_heads, head_dim(config), capacity,
-                       batch=batch, dtype=self.dtype, device=self.device)
+        return KVCache(
+            config.num_hidden_layers,
+            config.num_key_value_heads,
+            head_dim(config),
+            capacity,
+            batch=batch,
+            dtype=self.dtype,
+            device=self.device,
+        )
 
     def check_ids(self, input_ids: Tensor) -> None:
         """Raises InputError for an empty prompt or token ids outside the vocabulary."""
@@ -82,12 +91,15 @@ class Target:
             raise InputError("expected a prompt of at least one token, found an empty one. Give the model some text.")
         low, high = int(input_ids.min()), int(input_ids.max())
         if low < 0 or high >= self.vocab_size:
-            raise InputError(f"expected token ids in [0, {self.vocab_size}), found {low if low < 0 else high}. "
-                             "Encode the prompt with this target's own tokenizer.")
+            raise InputError(
+                f"expected token ids in [0, {self.vocab_size}), found {low if low < 0 else high}. "
+                "Encode the prompt with this target's own tokenizer."
+            )
 
     @torch.no_grad()
-    def features(self, input_ids: Int[Tensor, "batch seq"], attention_mask: Tensor | None = None,
-                 cache: KVCache | None = None) -> Float[Tensor, "batch seq hidden"]:
+    def features(
+        self, input_ids: Int[Tensor, "batch seq"], attention_mask: Tensor | None = None, cache: KVCache | None = None
+    ) -> Float[Tensor, "batch seq hidden"]:
         """f for every position. With a cache, `input_ids` continue it and their keys and values are added to it.
 
         attention_mask (B, T) marks real tokens with 1 where rows are padded; it cannot go with a cache.
@@ -101,8 +113,13 @@ class Target:
         return self._forward(input_ids, mask, positions, cache)
 
     @torch.no_grad()
-    def tree_features(self, tokens: Int[Tensor, "nodes"], depth: Int[Tensor, "nodes"],
-                      ancestors: Bool[Tensor, "nodes nodes"], cache: KVCache) -> Float[Tensor, "nodes hidden"]:
+    def tree_features(
+        self,
+        tokens: Int[Tensor, "nodes"],
+        depth: Int[Tensor, "nodes"],
+        ancestors: Bool[Tensor, "nodes nodes"],
+        cache: KVCache,
+    ) -> Float[Tensor, "nodes hidden"]:
         """f for every node of a draft tree in one forward: a node sees the cached prefix, its ancestors and itself.
 
         RoPE positions are prefix + depth, so two siblings stand at the same position, as each would in plain decoding.
@@ -111,11 +128,16 @@ class Target:
         return self._forward(tokens[None], self._additive(ancestors, cache.length), positions, cache)[0]
 
     def _forward(self, input_ids, mask, positions, cache) -> Tensor:
-        return self.backbone(input_ids=input_ids, attention_mask=mask, position_ids=positions,
-                             past_key_values=cache, use_cache=cache is not None).last_hidden_state
+        return self.backbone(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
 
     def _additive(self, visible: Bool[Tensor, "new new"], held: int) -> Float[Tensor, "1 1 new total"]:
-        """A 4-D float mask: 0 where a query may look (all of the prefix; of the new tokens, `visible`), else the minimum.
+        """A 4-D float mask: 0 where a query may look (all the prefix; of the new tokens, `visible`), else the minimum.
 
         Float, not bool: eager attention adds the mask to its scores and would take True for 1.
         """
@@ -137,14 +159,20 @@ def refuse_unsupported(config) -> None:
     attention = getattr(config, "_attn_implementation", None)
     if window or other:
         found = f"sliding_window={window}" if window else f"layers of type {', '.join(other)}"
-        raise UnsupportedTarget(f"expected a target with full attention in every layer, found {config.model_type} with "
-                                f"{found}: its cache cannot roll back a rejected branch. Use a full-attention model.")
+        raise UnsupportedTarget(
+            f"expected a target with full attention in every layer, found {config.model_type} with "
+            f"{found}: its cache cannot roll back a rejected branch. Use a full-attention model."
+        )
     if attention not in (None, "sdpa", "eager"):
-        raise UnsupportedTarget(f"expected attention 'sdpa' or 'eager', found {attention!r}, which cannot take a tree "
-                                "mask. Load the target with attn_implementation='sdpa'.")
+        raise UnsupportedTarget(
+            f"expected attention 'sdpa' or 'eager', found {attention!r}, which cannot take a tree "
+            "mask. Load the target with attn_implementation='sdpa'."
+        )
     if not getattr(config, "num_key_value_heads", None):
-        raise UnsupportedTarget(f"expected a Llama-like config with num_key_value_heads, found {config.model_type}. "
-                                "Supported are Llama, Vicuna, Mistral without sliding window, Qwen2 and Qwen3.")
+        raise UnsupportedTarget(
+            f"expected a Llama-like config with num_key_value_heads, found {config.model_type}. "
+            "Supported are Llama, Vicuna, Mistral without sliding window, Qwen2 and Qwen3."
+        )
 
 
 def load_tokenizer(path: str):

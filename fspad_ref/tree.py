@@ -42,9 +42,11 @@ class TreeConfig:
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"expected {name} to be a whole number >= 1, found {value!r}. Set it to at least 1.")
         if self.total_tokens > self.capacity:
-            raise ConfigError(f"expected total_tokens <= {self.capacity}, the nodes that top_k={self.top_k} and "
-                              f"depth={self.depth} can score, root included; found {self.total_tokens}. "
-                              "Lower total_tokens, or raise top_k or depth.")
+            raise ConfigError(
+                f"expected total_tokens <= {self.capacity}, the nodes that top_k={self.top_k} and "
+                f"depth={self.depth} can score, root included; found {self.total_tokens}. "
+                "Lower total_tokens, or raise top_k or depth."
+            )
 
     @property
     def capacity(self) -> int:
@@ -76,8 +78,13 @@ class DraftTree:
 
 
 @torch.no_grad()
-def grow_tree(draft: Draft, features: Float[Tensor, "1 seq hidden"], token_ids: Int[Tensor, "1 seq_plus_1"],
-              config: TreeConfig, cache: KVCache | None = None) -> DraftTree:
+def grow_tree(
+    draft: Draft,
+    features: Float[Tensor, "1 seq hidden"],
+    token_ids: Int[Tensor, "1 seq_plus_1"],
+    config: TreeConfig,
+    cache: KVCache | None = None,
+) -> DraftTree:
     """The draft tree that continues `token_ids`.
 
     Args:
@@ -88,8 +95,10 @@ def grow_tree(draft: Draft, features: Float[Tensor, "1 seq hidden"], token_ids: 
             (token_ids still one more). On return it holds all pairs on true features, and nothing of the tree.
     """
     if config.top_k > draft.config.vocab_size:
-        raise ConfigError(f"expected top_k <= {draft.config.vocab_size}, the size of the vocabulary, found "
-                          f"{config.top_k}. Lower top_k.")
+        raise ConfigError(
+            f"expected top_k <= {draft.config.vocab_size}, the size of the vocabulary, found "
+            f"{config.top_k}. Lower top_k."
+        )
     if cache is None:
         cache = draft.new_cache(features.shape[1] + config.depth * config.top_k)
     out = draft(features, token_ids[:, 1:], cache=cache)
@@ -99,8 +108,13 @@ def grow_tree(draft: Draft, features: Float[Tensor, "1 seq hidden"], token_ids: 
     return rerank(token_ids[0, -1], *nodes, config)
 
 
-def expand(draft: Draft, logit_feature: Float[Tensor, "hidden"], aligned_feature: Float[Tensor, "hidden"],
-           config: TreeConfig, cache: KVCache) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def expand(
+    draft: Draft,
+    logit_feature: Float[Tensor, "hidden"],
+    aligned_feature: Float[Tensor, "hidden"],
+    config: TreeConfig,
+    cache: KVCache,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Score k + depth k^2 nodes, level by level: (token, parent, depth, score), each (capacity - 1,), level order.
 
     Parents count the root as 0 and the first scored node as 1.
@@ -141,8 +155,14 @@ def top_children(draft: Draft, logit_feature: Float[Tensor, "*rows hidden"], k: 
     return (top - logits.logsumexp(dim=-1, keepdim=True)).clamp(max=0.0), token
 
 
-def rerank(root: Int[Tensor, ""], token: Int[Tensor, "scored"], parent: Int[Tensor, "scored"],
-           depth: Int[Tensor, "scored"], score: Float[Tensor, "scored"], config: TreeConfig) -> DraftTree:
+def rerank(
+    root: Int[Tensor, ""],
+    token: Int[Tensor, "scored"],
+    parent: Int[Tensor, "scored"],
+    depth: Int[Tensor, "scored"],
+    score: Float[Tensor, "scored"],
+    config: TreeConfig,
+) -> DraftTree:
     """Keep the total_tokens - 1 best of all scored nodes and put the root in front.
 
     A child never outscores its parent, so the best nodes hang together - but it can *equal* it: a log-probability of
@@ -154,8 +174,13 @@ def rerank(root: Int[Tensor, ""], token: Int[Tensor, "scored"], parent: Int[Tens
     new_parent = torch.searchsorted(kept + 1, parent[kept]) + (parent[kept] > 0)
     zero = root.new_zeros(1)
     parent = torch.cat((zero, new_parent))
-    return DraftTree(token=torch.cat((root[None], token[kept])), parent=parent, depth=torch.cat((zero, depth[kept])),
-                     score=torch.cat((score.new_zeros(1), score[kept])), ancestors=ancestors(parent, config.levels))
+    return DraftTree(
+        token=torch.cat((root[None], token[kept])),
+        parent=parent,
+        depth=torch.cat((zero, depth[kept])),
+        score=torch.cat((score.new_zeros(1), score[kept])),
+        ancestors=ancestors(parent, config.levels),
+    )
 
 
 def ancestors(parent: Int[Tensor, "nodes"], levels: int) -> Bool[Tensor, "nodes nodes"]:

@@ -56,8 +56,12 @@ def verify(tree: DraftTree, drawn: Int[Tensor, "nodes"], levels: int) -> Verdict
     return Verdict(accepted=reached.sum() - 1, path=path, tokens=drawn[path])
 
 
-def verify_by_rejection(tree: DraftTree, p: Callable[[int], Sequence[Any]], accept: Callable[[Any], bool],
-                        draw: Callable[[Sequence[Any]], int]) -> tuple[list[int], int]:
+def verify_by_rejection(
+    tree: DraftTree,
+    p: Callable[[int], Sequence[Any]],
+    accept: Callable[[Any], bool],
+    draw: Callable[[Sequence[Any]], int],
+) -> tuple[list[int], int]:
     """The textbook rule, one node after another: the oracle that `verify` is tested against.
 
     At each node try the children in turn: accept child c with probability p(c); else set p(c) to zero and

@@ -15,8 +15,18 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def tiny_target(seed: int = 0, dtype: torch.dtype = torch.float64, **sizes) -> Target:
     """A random Llama, small enough to decode in milliseconds and spread out enough to be interesting to sample from."""
-    settings = dict(vocab_size=31, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-                    num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.25, bos_token_id=0, eos_token_id=1)
+    settings = dict(
+        vocab_size=31,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.25,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
     torch.manual_seed(seed)
     return Target(LlamaForCausalLM(LlamaConfig(**(settings | sizes))).to(dtype))
 
@@ -31,8 +41,11 @@ def target() -> Target:
     return tiny_target()
 
 
-@pytest.fixture(scope="session", params=[(False, False), (True, False), (False, True), (True, True)],
-                ids=["eagle", "fs", "pad", "fspad"])
+@pytest.fixture(
+    scope="session",
+    params=[(False, False), (True, False), (False, True), (True, True)],
+    ids=["eagle", "fs", "pad", "fspad"],
+)
 def draft(request, target) -> Draft:
     return tiny_draft(target, feature_sampling=request.param[0], partial_alignment=request.param[1])
 

@@ -11,8 +11,14 @@ from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, fspad
 from fspad_ref.errors import InputError, TargetMismatch
 
 PROMPT = [2, 7, 5, 11, 3]
-SETTINGS = [SamplingConfig(), SamplingConfig(1.0, seed=1), SamplingConfig(0.5, seed=2), SamplingConfig(1.3, top_p=0.8, seed=3),
-            SamplingConfig(1.0, top_k=5, seed=4), SamplingConfig(2.0, top_p=0.9, top_k=12, seed=5)]
+SETTINGS = [
+    SamplingConfig(),
+    SamplingConfig(1.0, seed=1),
+    SamplingConfig(0.5, seed=2),
+    SamplingConfig(1.3, top_p=0.8, seed=3),
+    SamplingConfig(1.0, top_k=5, seed=4),
+    SamplingConfig(2.0, top_p=0.9, top_k=12, seed=5),
+]
 TREES = [TreeConfig(4, 3, 20), TreeConfig(1, 5, 7), TreeConfig(6, 1, 1), TreeConfig(3, 2, 22)]
 
 
@@ -30,12 +36,12 @@ def test_same_tokens_with_and_without_a_draft(target, draft, sampling, tree):
 def test_greedy_equals_transformers_own_generate(target, draft):
     ids = torch.tensor([PROMPT])
     theirs = target.model.generate(ids, max_new_tokens=30, do_sample=False, eos_token_id=None, pad_token_id=0)
-    assert speculative_generate(target, draft, PROMPT, max_new_tokens=30).tokens == theirs[0, len(PROMPT):].tolist()
+    assert speculative_generate(target, draft, PROMPT, max_new_tokens=30).tokens == theirs[0, len(PROMPT) :].tolist()
 
 
 @pytest.mark.parametrize("sampling", SETTINGS[:3], ids=str)
 def test_stopping_is_truncation(target, sampling):
-    """A third of the tokens of a text, taken as EOS, at every second length cap: the text ends as plain decoding's would."""
+    """A third of the tokens of a text, taken as EOS, at every second length cap: the text ends alike."""
     draft = tiny_draft(target)
     full = autoregressive_generate(target, PROMPT, max_new_tokens=14, sampling=sampling).tokens
     for eos in sorted(set(full))[::3]:
@@ -43,8 +49,9 @@ def test_stopping_is_truncation(target, sampling):
             expected = full[:cap]
             if eos in expected:
                 expected = expected[: expected.index(eos) + 1]
-            result = speculative_generate(target, draft, PROMPT, max_new_tokens=cap, eos_token_id=[eos], sampling=sampling,
-                                          tree=TREES[0])
+            result = speculative_generate(
+                target, draft, PROMPT, max_new_tokens=cap, eos_token_id=[eos], sampling=sampling, tree=TREES[0]
+            )
             assert result.tokens == expected
             assert sum(result.accepted) <= max(len(expected) - 1, 0)
 
@@ -57,7 +64,9 @@ def test_counts_of_the_shortest_texts(target, draft):
 
 def test_on_round_reports_every_token_once(target, draft):
     seen = []
-    result = speculative_generate(target, draft, PROMPT, max_new_tokens=25, on_round=lambda tokens, n: seen.append((tokens, n)))
+    result = speculative_generate(
+        target, draft, PROMPT, max_new_tokens=25, on_round=lambda tokens, n: seen.append((tokens, n))
+    )
     assert sum((tokens for tokens, _ in seen), []) == result.tokens
     assert [n for _, n in seen][1:] == result.accepted
 
@@ -76,16 +85,27 @@ def test_path_dependent_processors_see_each_nodes_own_text(target, draft):
 def test_adapter_for_model_generate(target, draft, settings):
     ids = torch.tensor([PROMPT])
     torch.manual_seed(5)
-    out = target.model.generate(ids, max_new_tokens=20, custom_generate=fspad_generate, draft=draft, eos_token_id=1, **settings)
+    out = target.model.generate(
+        ids, max_new_tokens=20, custom_generate=fspad_generate, draft=draft, eos_token_id=1, **settings
+    )
     torch.manual_seed(5)
     seed = int(torch.randint(2**62, ())) if settings["do_sample"] else 0
-    sampling = SamplingConfig(settings.get("temperature", 0.0), settings.get("top_p", 1.0), settings.get("top_k", 0), seed)
+    sampling = SamplingConfig(
+        settings.get("temperature", 0.0), settings.get("top_p", 1.0), settings.get("top_k", 0), seed
+    )
     plain = autoregressive_generate(target, PROMPT, max_new_tokens=20, eos_token_id=1, sampling=sampling)
     assert out[0].tolist() == PROMPT + plain.tokens
 
 
-@pytest.mark.parametrize("prompt, message", [([], "at least one token"), ([-1], r"found -1"), ([31], r"\[0, 31\), found 31"),
-                                             (torch.tensor([[1], [2]]), "one prompt")])
+@pytest.mark.parametrize(
+    "prompt, message",
+    [
+        ([], "at least one token"),
+        ([-1], r"found -1"),
+        ([31], r"\[0, 31\), found 31"),
+        (torch.tensor([[1], [2]]), "one prompt"),
+    ],
+)
 def test_bad_prompts_are_refused(target, draft, prompt, message):
     with pytest.raises(InputError, match=message):
         speculative_generate(target, draft, prompt)
@@ -103,6 +123,7 @@ def test_texts_beyond_the_targets_positions_are_refused_with_the_largest_that_fi
 def test_logits_without_a_possible_token_are_refused(target, draft):
     def forbid_everything(ids, scores):
         return scores.fill_(-math.inf)
+
     with pytest.raises(InputError, match="NaN or all -inf"):
         speculative_generate(target, draft, PROMPT, processors=[forbid_everything])
 

@@ -5,7 +5,14 @@ import torch
 from conftest import GOLDEN
 from safetensors.torch import load_file
 
-from fspad_ref import Draft, TreeConfig, autoregressive_generate, grow_tree, partial_alignment_loss, speculative_generate
+from fspad_ref import (
+    Draft,
+    TreeConfig,
+    autoregressive_generate,
+    grow_tree,
+    partial_alignment_loss,
+    speculative_generate,
+)
 
 KINDS = {"eagle": (False, False), "wopad": (True, False), "wofs": (False, True), "fspad": (True, True)}
 
@@ -49,7 +56,9 @@ def test_losses(kind, draft, golden, golden_target, golden_meta):
     mask = torch.zeros(2, 16)
     mask[:, 8:] = 1
     with torch.no_grad():
-        loss = partial_alignment_loss(outputs(draft, golden), golden["target_features"][:, 1:], golden_target.lm_head, mask)
+        loss = partial_alignment_loss(
+            outputs(draft, golden), golden["target_features"][:, 1:], golden_target.lm_head, mask
+        )
     expected = golden_meta["losses"][kind]
     assert loss.feature.item() == pytest.approx(expected["feature_loss"], rel=1e-5)
     assert loss.logit.item() == pytest.approx(expected["logit_loss"], rel=1e-5)
@@ -59,8 +68,12 @@ def test_losses(kind, draft, golden, golden_target, golden_meta):
 def paths(token, ancestors, depth):
     """The tree as a set of token paths, root left out: it does not depend on the order of nodes."""
     rows = range(1, len(token))
-    return {tuple(token[w].item() for w in sorted(ancestors[v].nonzero().flatten().tolist(), key=lambda w: depth[w])
-                  if w != 0) for v in rows}
+    return {
+        tuple(
+            token[w].item() for w in sorted(ancestors[v].nonzero().flatten().tolist(), key=lambda w: depth[w]) if w != 0
+        )
+        for v in rows
+    }
 
 
 def test_tree_paths(kind, draft, golden, golden_target, golden_meta):

@@ -70,9 +70,20 @@ def test_impossible_rows_yield_no_token():
     assert choose(rows, None).tolist() == [1, -1, -1]
 
 
-@pytest.mark.parametrize("name, value", [("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf),
-                                         ("top_p", 0.0), ("top_p", 1.1), ("top_p", math.nan), ("top_k", -1),
-                                         ("seed", -1), ("seed", 2**63)])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_p", math.nan),
+        ("top_k", -1),
+        ("seed", -1),
+        ("seed", 2**63),
+    ],
+)
 def test_settings_outside_their_range_are_refused(name, value):
     with pytest.raises(ConfigError, match=f"expected {name} .*found {value!r}.*Set {name}"):
         SamplingConfig(**{name: value})

@@ -113,8 +113,10 @@ def test_ancestors_by_hand():
     assert [set(row.nonzero().flatten().tolist()) for row in rows] == expected
 
 
-@pytest.mark.parametrize("sizes, message", [((0, 5, 1), "top_k"), ((10, 0, 1), "depth"), ((10, 5, 0), "total_tokens"),
-                                            ((2, 1, 8), "total_tokens <= 7")])
+@pytest.mark.parametrize(
+    "sizes, message",
+    [((0, 5, 1), "top_k"), ((10, 0, 1), "depth"), ((10, 5, 0), "total_tokens"), ((2, 1, 8), "total_tokens <= 7")],
+)
 def test_impossible_sizes_are_refused(sizes, message):
     with pytest.raises(ConfigError, match=message):
         TreeConfig(*sizes)

@@ -1,0 +1,52 @@
+# make demo    train two small drafts, decode, print tau and speedup, write the figures to out/
+# make test    import contracts, ruff, pytest
+# make lab     open the notebooks in JupyterLab
+# Each does its own set-up in .venv, once. pip's own variables work from outside: where plain torch would bring gigabytes
+# of CUDA that you do not need, put the address of PyTorch's index of CPU builds into PIP_EXTRA_INDEX_URL.
+
+# The first Python here that is new enough; name another with `make PYTHON=/path/to/python3.12 ...`.
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+	$(if $(shell $(p) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(p))))
+JOBS ?= 2
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint lab notebooks clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+setup: $(STAMP)
+
+# The stamp is newer than both lists exactly when the environment is up to date.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "fspad_ref needs Python 3.11 or newer; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and f"fspad_ref needs Python 3.11 or newer; $(PYTHON) is {v}. Name another: make PYTHON=/path/to/python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "$(PYTHON) has no working venv module (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "Installing into .venv: once, and some minutes with a slow disk or network."
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m fspad_ref demo
+
+lint: $(STAMP)
+	$(BIN)/lint-imports
+	$(BIN)/ruff check .
+
+# One thread a worker: with several workers torch's own threads only get in each other's way.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+# Every notebook again, each cell's output compared with the one on record.
+notebooks: $(STAMP)
+	$(BIN)/python -m pytest notebooks --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval.cfg \
+		--nbval-cell-timeout=300 --numprocesses=$(JOBS) --dist=loadscope
+
+clean:
+	rm -rf out build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find fspad_ref tests -name __pycache__ -type d -prune -exec rm -rf {} +

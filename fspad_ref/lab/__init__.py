@@ -1,0 +1,1 @@
+"""Measuring: acceptance, speedup, and with what confidence."""

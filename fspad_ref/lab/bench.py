@@ -1,0 +1,331 @@
+"""Acceptance and speedup of drafts on benchmark questions, from the real decoding loop.
+
+    tau      tokens a target forward: sum over answers of (new tokens - 1), over the sum of rounds; plain decoding has 1
+    speedup  seconds of plain decoding over seconds of speculative decoding, same questions, same text; a call is timed
+             whole, prefill included
+
+All methods answer a question one right after the other, in an order that rotates, so that a machine that slows down
+slows all of them alike. Intervals are bootstrapped over questions: 95 %, percentiles of 1,000 resamples.
+"""
+
+import hashlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from tqdm.auto import tqdm
+
+from fspad_ref.checkpoint import save_json
+from fspad_ref.corpus import CATEGORIES, Question, prompt_ids, read_questions
+from fspad_ref.draft import Draft
+from fspad_ref.errors import InputError
+from fspad_ref.generate import Generation, autoregressive_generate, speculative_generate
+from fspad_ref.sampling import SamplingConfig
+from fspad_ref.target import Target
+from fspad_ref.tree import TreeConfig
+
+PLAIN = "vanilla"
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Decode benchmark questions with and without drafts, and write what was measured."""
+
+    target: str = "data/target"
+    """Folder or Hub id of the target."""
+    drafts: tuple[str, ...] = ("data/drafts/eagle", "data/drafts/fspad")
+    """Folders of drafts made for that target; a draft is called by its folder's name."""
+    questions: Path = Path("data/questions.jsonl")
+    """Questions in Spec-Bench's format."""
+    per_task: int | None = 10
+    """Questions a task, the first ones of the file; None takes all."""
+    tasks: tuple[str, ...] = CATEGORIES
+    """Which tasks."""
+    temperatures: tuple[float, ...] = (0.0, 1.0)
+    """Sampling temperatures."""
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    max_new_tokens: int = 128
+    """Longest answer."""
+    seed: int = 0
+    """With question and turn, the key of each answer's noise."""
+    device: str = "cpu"
+    """Where to compute."""
+    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
+    """Precision of weights and arithmetic."""
+    out: Path = Path("out/bench.json")
+    """Where the results go."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer by one method. identical: the same tokens as plain decoding."""
+
+    question_id: int
+    category: str
+    turn: int
+    temperature: float
+    method: str
+    tokens: int
+    rounds: int
+    seconds: float
+    identical: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method on one task, or on "mean", the mean over tasks; with 95 % intervals. The module says what is what."""
+
+    task: str
+    method: str
+    temperature: float
+    tau: float
+    tau_low: float
+    tau_high: float
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    answers: int
+    identical: int
+
+
+def bench(config: BenchConfig) -> None:
+    """Measure, print a table, write `config.out`."""
+    target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
+    drafts = {Path(folder).name: Draft.from_pretrained(folder, target) for folder in config.drafts}
+    questions = choose_questions(read_questions(config.questions), config.tasks, config.per_task)
+    answers = decode_questions(
+        target,
+        drafts,
+        questions,
+        temperatures=config.temperatures,
+        tree=config.tree,
+        max_new_tokens=config.max_new_tokens,
+        seed=config.seed,
+    )
+    summaries = summarize(answers)
+    print(table(summaries))
+    save_json(
+        config.out,
+        {
+            "provenance": provenance(target),
+            "config": jsonable(config),
+            "summary": [asdict(row) for row in summaries],
+            "answers": [asdict(a) for a in answers],
+        },
+    )
+    print(f"Results: {config.out}")
+
+
+def choose_questions(questions: Sequence[Question], tasks: Sequence[str], per_task: int | None) -> list[Question]:
+    """The first `per_task` questions of each task. Raises InputError for a task without questions."""
+    chosen = []
+    for task in tasks:
+        of_task = [question for question in questions if question.category == task]
+        if not of_task:
+            found = ", ".join(sorted({question.category for question in questions}))
+            raise InputError(f"expected questions of task {task!r}, found only {found}. Choose among those.")
+        chosen += of_task[:per_task]
+    return chosen
+
+
+def decode_questions(
+    target: Target,
+    drafts: Mapping[str, Draft],
+    questions: Sequence[Question],
+    *,
+    temperatures: Sequence[float],
+    tree: TreeConfig,
+    max_new_tokens: int,
+    seed: int = 0,
+    progress: Callable[..., Any] = tqdm,
+) -> list[Answer]:
+    """Answer every turn of every question with every method; later turns see plain decoding's earlier answers."""
+    methods: dict[str, Draft | None] = {PLAIN: None, **drafts}
+    answers: list[Answer] = []
+    jobs = [(temperature, question) for temperature in temperatures for question in questions]
+    _warm_up(target, methods, questions[0], tree)
+    for number, (temperature, question) in enumerate(progress(jobs, desc="decode", unit="question")):
+        history: list[tuple[str, str]] = []
+        for turn, user in enumerate(question.turns):
+            ids = prompt_ids(target.tokenizer, history, user)
+            sampling = SamplingConfig(temperature, seed=noise_seed(seed, question.question_id, turn))
+            results = {}
+            for name in _rotated(list(methods), number):
+                results[name] = _timed(target, methods[name], ids, max_new_tokens, sampling, tree)
+            plain = results[PLAIN][0]
+            for name in methods:
+                result, seconds = results[name]
+                answers.append(
+                    Answer(
+                        question.question_id,
+                        question.category,
+                        turn,
+                        temperature,
+                        name,
+                        len(result.tokens),
+                        len(result.accepted),
+                        seconds,
+                        result.tokens == plain.tokens,
+                    )
+                )
+            history.append((user, target.tokenizer.decode(plain.tokens, skip_special_tokens=True)))
+    return answers
+
+
+def _timed(
+    target: Target, draft: Draft | None, ids: list[int], max_new_tokens: int, sampling: SamplingConfig, tree: TreeConfig
+) -> tuple[Generation, float]:
+    settings = dict(max_new_tokens=max_new_tokens, eos_token_id=target.tokenizer.eos_token_id, sampling=sampling)
+    _synchronize(target)
+    began = time.perf_counter()
+    if draft is None:
+        result = autoregressive_generate(target, ids, **settings)
+    else:
+        result = speculative_generate(target, draft, ids, tree=tree, **settings)
+    _synchronize(target)
+    return result, time.perf_counter() - began
+
+
+def _warm_up(target: Target, methods: Mapping[str, Draft | None], question: Question, tree: TreeConfig) -> None:
+    """First calls pay for memory and kernels that later ones reuse; they are not counted."""
+    ids = prompt_ids(target.tokenizer, [], question.turns[0])
+    for draft in methods.values():
+        _timed(target, draft, ids, 16, SamplingConfig(), tree)
+
+
+def _synchronize(target: Target) -> None:
+    if target.device.type == "cuda":
+        torch.cuda.synchronize(target.device)
+
+
+def _rotated(names: list[str], by: int) -> list[str]:
+    by %= len(names)
+    return names[by:] + names[:by]
+
+
+def noise_seed(seed: int, question_id: int, turn: int) -> int:
+    """A seed of its own for every answer: with one for all, questions would share their noise."""
+    digest = hashlib.sha256(f"{seed}/{question_id}/{turn}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def summarize(answers: Sequence[Answer], resamples: int = 1000) -> list[Summary]:
+    """tau and speedup of every method by temperature and task, then their means over tasks as task "mean"."""
+    rng = np.random.default_rng(0)
+    rows = []
+    temperatures, methods, tasks = (
+        list(dict.fromkeys(getattr(a, key) for a in answers)) for key in ("temperature", "method", "category")
+    )
+    for temperature in temperatures:
+        by_task: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {method: [] for method in methods}
+        for task in tasks:
+            chosen = [a for a in answers if a.category == task and a.temperature == temperature]
+            ids = list(dict.fromkeys(a.question_id for a in chosen))
+            # one draw of questions for all methods: row 0 is the sample itself, then the resamples
+            draws = np.vstack([np.arange(len(ids)), rng.integers(len(ids), size=(resamples, len(ids)))])
+            plain = _by_question(chosen, PLAIN, ids)[:, 2]
+            for method in methods:
+                counts = _by_question(chosen, method, ids)  # (questions, [tokens - 1, rounds, seconds])
+                tau = counts[:, 0][draws].sum(1) / np.maximum(counts[:, 1][draws].sum(1), 1)
+                speedup = plain[draws].sum(1) / counts[:, 2][draws].sum(1)
+                by_task[method].append((tau, speedup))
+                rows.append(_row(task, method, temperature, tau, speedup, [a for a in chosen if a.method == method]))
+        for method in methods:
+            tau, speedup = (np.mean(part, axis=0) for part in zip(*by_task[method], strict=True))
+            mine = [a for a in answers if a.method == method and a.temperature == temperature]
+            rows.append(_row("mean", method, temperature, tau, speedup, mine))
+    return rows
+
+
+def _by_question(answers: Sequence[Answer], method: str, ids: Sequence[int]) -> np.ndarray:
+    sums = {question_id: np.zeros(3) for question_id in ids}
+    for a in answers:
+        if a.method == method:
+            sums[a.question_id] += (a.tokens - 1, a.rounds, a.seconds)
+    return np.array([sums[question_id] for question_id in ids])
+
+
+def _row(
+    task: str, method: str, temperature: float, tau: np.ndarray, speedup: np.ndarray, answers: list[Answer]
+) -> Summary:
+    low_high = [float(x) for part in (tau[1:], speedup[1:]) for x in np.percentile(part, (2.5, 97.5))]
+    return Summary(
+        task,
+        method,
+        temperature,
+        float(tau[0]),
+        *low_high[:2],
+        float(speedup[0]),
+        *low_high[2:],
+        len(answers),
+        sum(a.identical for a in answers),
+    )
+
+
+def table(summaries: Sequence[Summary]) -> str:
+    """Plain text: a line a method, tau and speedup by task, and in how many answers the text is plain decoding's."""
+    lines = []
+    for temperature in dict.fromkeys(row.temperature for row in summaries):
+        at = [row for row in summaries if row.temperature == temperature]
+        tasks = list(dict.fromkeys(row.task for row in at))
+        lines.append(f"\nT={temperature:g}    tau (tokens a target forward) / speedup over {PLAIN}")
+        lines.append(f"{'':16}" + "".join(f"{task.split('_')[0][:13]:>14}" for task in tasks) + "     identical")
+        for method in dict.fromkeys(row.method for row in at):
+            mine = {row.task: row for row in at if row.method == method}
+            cells = [f"{mine[task].tau:.2f} / {mine[task].speedup:.2f}" for task in tasks]
+            cells.append(f"{mine['mean'].identical} of {mine['mean'].answers}")
+            lines.append(f"{method:16}" + "".join(f"{cell:>14}" for cell in cells))
+    return "\n".join(lines)
+
+
+def provenance(target: Target) -> dict[str, Any]:
+    """All that someone would have to know to measure again."""
+    cuda = target.device.type == "cuda"
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "python -m fspad_ref " + " ".join(sys.argv[1:]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "hardware": torch.cuda.get_device_name(target.device) if cuda else _processor(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(target.dtype).removeprefix("torch."),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the code that measured, with "+" if files differ from it; None outside a repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed else "")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def jsonable(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain data."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}

@@ -1,0 +1,169 @@
+"""The record of a training, and its checkpoints, from which it goes on as if it had never stopped.
+
+A checkpoint is a pair: `checkpoint-<step>.safetensors` with weights, best weights and AdamW's moments of every draft,
+and `checkpoint.json` with the record, which names that file. The JSON is written last, so that a kill at any moment
+leaves a valid pair.
+"""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from fspad_ref.batches import Place
+from fspad_ref.checkpoint import check_names, load_json, load_tensors, save_json, save_tensors
+from fspad_ref.draft import Draft
+from fspad_ref.errors import CheckpointError
+
+CHECKPOINT = "checkpoint.json"
+
+
+@dataclass
+class TrainRecord:
+    """What happened, in plain data: a checkpoint holds it as JSON, and so does the folder of a trained draft."""
+
+    config: dict[str, Any]
+    drafts: dict[str, Any]  # name -> its DraftConfig
+    dialogues: int
+    step: int = 0
+    place: Place = (0, 0, 0)  # epoch, pool, batch of the next step
+    loss: dict[str, list[float]] = field(default_factory=dict)  # name -> total loss of each step
+    feature_loss: dict[str, list[float]] = field(default_factory=dict)
+    logit_loss: dict[str, list[float]] = field(default_factory=dict)
+    tau: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # name -> (step, tau) of each evaluation
+    best: dict[str, tuple[int, float]] = field(default_factory=dict)  # name -> (step, tau) of the weights kept
+    tokens: int = 0  # through the target, padding not counted
+    positions: int = 0  # of them trained on
+    seconds: float = 0.0  # training, without evaluation and saving
+    target_seconds: float = 0.0  # of them in the frozen target
+    evaluation_seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, config: Any, drafts: Mapping[str, Draft], dialogues: int) -> "TrainRecord":
+        """The record before the first step. config: the training's settings, a dataclass."""
+        settings = {"config": asdict(config), "drafts": {name: asdict(draft.config) for name, draft in drafts.items()}}
+        curves = {curve: {name: [] for name in drafts} for curve in ("loss", "feature_loss", "logit_loss", "tau")}
+        return cls(**_plain(settings), **curves, dialogues=dialogues, versions=_versions())
+
+    @property
+    def target_share(self) -> float:
+        """Share of the training time that the frozen target takes."""
+        return self.target_seconds / self.seconds if self.seconds else math.nan
+
+    def of(self, name: str) -> dict[str, Any]:
+        """What concerns one draft, as plain data: the JSON beside its weights."""
+        plain = asdict(self)
+        for key in ("drafts", "loss", "feature_loss", "logit_loss", "tau", "best"):
+            plain[key] = {name: plain[key][name]} if name in plain[key] else {}
+        return plain
+
+
+def save_training(
+    out: str | Path,
+    record: TrainRecord,
+    drafts: Mapping[str, Draft],
+    optimizers: Mapping[str, Optimizer],
+    best: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Write a checkpoint into the folder `out`, then remove the one before it."""
+    tensors = {}
+    for name, draft in drafts.items():
+        tensors |= {f"weights/{name}/{key}": value for key, value in draft.state_dict().items()}
+        tensors |= {f"best/{name}/{key}": value for key, value in best.get(name, {}).items()}
+        for key, parameter in draft.named_parameters():
+            moments = optimizers[name].state[parameter]
+            tensors |= {f"optimizer/{name}/{key}/{moment}": value for moment, value in moments.items()}
+    file = Path(out) / f"checkpoint-{record.step}.safetensors"
+    save_tensors(file, tensors)
+    save_json(Path(out) / CHECKPOINT, asdict(record) | {"tensors": file.name})
+    for other in Path(out).glob("checkpoint-*.safetensors"):
+        if other != file:
+            other.unlink()
+
+
+def load_training(
+    out: str | Path,
+    record: TrainRecord,
+    drafts: Mapping[str, Draft],
+    optimizers: Mapping[str, Optimizer],
+    best: dict[str, Mapping[str, Tensor]],
+    resume: bool,
+) -> TrainRecord:
+    """Fill drafts, optimizers and best weights from the checkpoint in `out`, and return its record.
+
+    Without a checkpoint there, nothing changes and `record` comes back. Raises CheckpointError if there is one and
+    `resume` is false, if it was written with other settings (each is named), or if its files are damaged.
+    """
+    file = Path(out) / CHECKPOINT
+    if not file.exists():
+        return record
+    saved = load_json(file)
+    if not resume:
+        raise CheckpointError(
+            f"expected {out} to hold no training yet, found one at step {saved['step']}; resume it, or choose another "
+            "folder"
+        )
+    _refuse_differences(file, saved, _plain(asdict(record)))
+    tensors = load_tensors(Path(out) / saved.pop("tensors"))
+    for name, draft in drafts.items():
+        weights = _below(tensors, f"weights/{name}/")
+        check_names(weights, draft.state_dict(), file)
+        draft.load_state_dict(weights)
+        if name in saved["best"]:
+            best[name] = _below(tensors, f"best/{name}/")
+        state = {
+            number: _below(tensors, f"optimizer/{name}/{key}/")
+            for number, (key, _) in enumerate(draft.named_parameters())
+        }
+        optimizers[name].load_state_dict(optimizers[name].state_dict() | {"state": state})
+    saved |= {
+        "place": tuple(saved["place"]),
+        "tau": {name: [tuple(entry) for entry in entries] for name, entries in saved["tau"].items()},
+        "best": {name: tuple(entry) for name, entry in saved["best"].items()},
+        "versions": record.versions,
+    }
+    return TrainRecord(**saved)
+
+
+def _refuse_differences(file: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = [
+        f"{field} was {old!r} and is now {new!r}"
+        for part in ("config", "drafts", "dialogues")
+        for field, old, new in _differences(part, saved.get(part), now[part])
+    ]
+    if differing:
+        raise CheckpointError(
+            f"expected the settings that {file} was written with, found others: {'; '.join(differing)}. Use the same, "
+            "or choose another folder."
+        )
+
+
+def _differences(name: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(f"{name}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield name, old, new
+
+
+def _plain(value: Any) -> Any:
+    """As JSON would give it back: tuples become lists, so that saved and present settings compare equal."""
+    return json.loads(json.dumps(value))
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _versions() -> dict[str, str]:
+    found = {package: version(package) for package in ("torch", "transformers")}
+    return {"python": platform.python_version(), **found, "machine": f"{platform.machine()}, {os.cpu_count()} cores"}

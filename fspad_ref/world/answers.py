@@ -1,0 +1,78 @@
+"""The target's own answers, as training text for drafts.
+
+A draft is to guess what the target writes, so the best text to learn from is the target's own. Here it answers
+questions in batches with `transformers`' own `generate`; this is data making, whose speed matters and whose exactness
+does not.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from tqdm.auto import tqdm
+
+from fspad_ref.batches import Encoded
+from fspad_ref.corpus import prompt_ids
+from fspad_ref.target import Target
+
+
+def own_answers(
+    target: Target,
+    conversations: Sequence[Sequence[str]],
+    temperature: float = 0.0,
+    max_new_tokens: int = 128,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> list[Encoded]:
+    """Let the target answer every turn of every conversation (user turns only, oldest first).
+
+    Returns one (token ids, response mask) pair for each turn, in order of turns, then of conversations: the prompt with
+    the earlier turns, and as response the answer. temperature 0 takes the most probable tokens. An answer that is
+    not ended after max_new_tokens stays unended.
+    """
+    encoded: list[Encoded] = []
+    histories: list[list[tuple[str, str]]] = [[] for _ in conversations]
+    for turn in range(max(map(len, conversations), default=0)):
+        asked = [i for i, questions in enumerate(conversations) if turn < len(questions)]
+        prompts = [prompt_ids(target.tokenizer, histories[i], conversations[i][turn]) for i in asked]
+        answers = _answer(target, prompts, temperature, max_new_tokens, batch_size, seed + turn)
+        for i, prompt, answer in zip(asked, prompts, answers, strict=True):
+            encoded.append((prompt + answer, [False] * len(prompt) + [True] * len(answer)))
+            text = target.tokenizer.decode(answer, skip_special_tokens=True)
+            histories[i].append((conversations[i][turn], text))
+    return encoded
+
+
+def _answer(target: Target, prompts: list[list[int]], temperature: float, limit: int, size: int, seed: int) -> list:
+    """Answers to prompts of any length, in their order; prompts of similar length share a batch."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    devices = [target.device] if target.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), tqdm(total=len(prompts), desc="target's own answers", unit="") as bar:
+        torch.manual_seed(seed)
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            for i, answer in zip(chosen, _batch(target, [prompts[i] for i in chosen], temperature, limit), strict=True):
+                answers[i] = answer
+            bar.update(len(chosen))
+    return answers
+
+
+def _batch(target: Target, prompts: list[list[int]], temperature: float, limit: int) -> Iterable[list[int]]:
+    eos = target.tokenizer.eos_token_id
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), eos)  # padding stands on the left, so that every answer begins at `width`
+    seen = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        seen[row, width - len(prompt) :] = 1
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    text = target.model.generate(
+        ids.to(target.device),
+        attention_mask=seen.to(target.device),
+        max_new_tokens=limit,
+        eos_token_id=eos,
+        pad_token_id=eos,
+        **sampling,
+    )
+    for row in text[:, width:].tolist():
+        yield row[: row.index(eos) + 1] if eos in row else row

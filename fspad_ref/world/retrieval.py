@@ -1,0 +1,76 @@
+"""Retrieval-augmented answers: a few short passages, a question about one of them, an answer that quotes it."""
+
+from fspad_ref.world.dice import Dice
+from fspad_ref.world.exchange import Exchange
+from fspad_ref.world.passages import KINDS, Passage, passage
+from fspad_ref.world.phrasing import part, say
+
+INSTRUCTIONS = (
+    "Answer [the question|] from [the|these] {notes}.|Use [only|] [the|these] {notes} to answer.|"
+    "Here are [some|a few] {notes}.|Read [the|these] {notes} and answer.|What do [the|these] {notes} say?|"
+    "Please look at [the|these] {notes}."
+)
+ORDINALS = ("first", "second", "third", "fourth")
+LABELS = (  # how passages are called, how the n-th is marked, how an answer refers to it
+    ("notes", "[{n}]", ("note {n}", "the {o} note", "[{n}]")),
+    ("texts", "Text {n}:", ("text {n}", "the {o} text")),
+    ("passages", "({l})", ("passage ({l})", "the {o} passage")),
+    ("sources", "Source {n}:", ("source {n}", "the {o} source")),
+)
+ANSWERS = (
+    "The answer is {v}. {ref} {says} that {s} {told}. {more}|"
+    "[According to|As we read in|Going by|If we trust] {ref}, {s} {told}[, so the answer is {v}|]. {more}|"
+    "{ref} {says} that {s} {told}[, and so the answer is {v}|, which answers the question|]. {more}|"
+    "{s} {told}, {asref}. {more}|"
+    "The answer is {v}, [because|since|for] {s} {told}, {asref}. {more}|"
+    "{ref} [puts it like this|reads|has the answer|answers this|is clear here]: \"{quote}\" [So|Therefore] "
+    "[it is|the answer is|we get] {v}. {end}|"
+    "{v}. [In|We find this in|This stands in] {ref}[, where we read]: \"{quote}\" {end}"
+)
+BANKS = {
+    "says": "says|states|tells us|reports|explains|notes|mentions|makes it clear|lets us know|informs us",
+    "asref": "as {ref} {puts}|as we learn from {ref}|so {ref} {puts2}|according to {ref}",
+    "puts": "says|tells us|states|reports|explains|shows|makes clear|puts it",
+    "puts2": "says|tells us|states|reports",
+    "add": "adds|also says|goes on to say|further reports|also mentions|tells us too|says besides|points out",
+    "also": "We also [learn|read|hear|find] there that|[Besides|In addition|Apart from that|What is more],|"
+            "[The same place|It|The text there] {add} that|[A further detail|One more thing|Another detail] is that",
+    "end": "{also} {p} {other}.|{others}|[Nothing more is|No more than that is] [needed|asked] here.",
+    "more": "{also} {p} {other}.|{also} {p} {other}. {others}",
+    "others": "[The rest|What remains|The other part] [is about|deals with|speaks of|concerns] {s2}.|"
+              "[The lines|What we read] about {s2} [do not help|are of no use|can be left aside|say nothing of this].",
+}
+
+
+def rag(dice: Dice, held: bool) -> Exchange:
+    """Three or four passages, a question about one of them, and the answer with the passage that holds it.
+
+    All names in the passages lie on the wanted side. Expected: the value asked for.
+    """
+    passages = _passages(dice, held)
+    notes, mark, refs = dice.pick(LABELS)
+    index = dice.integer(0, len(passages) - 1)
+    chosen = passages[index]
+    asked, further = dice.sample(range(3), 2)
+    fact, value, where = chosen.told[asked]
+    question = say(dice, fact.asked, s=chosen.subject)
+    lines = [_label(mark, n) + " " + item.text for n, item in enumerate(passages)]
+    prompt = "\n".join([say(dice, INSTRUCTIONS, notes=notes), *lines, question])
+    answer = say(
+        dice, ANSWERS, BANKS, v=value, s=chosen.subject, p=chosen.pronoun, quote=chosen.sentences[where],
+        told=part(dice, fact.told, v=value), ref=_label(dice.pick(refs), index),
+        other=part(dice, chosen.told[further][0].told, v=chosen.told[further][1]),
+        s2=dice.pick([item.subject for item in passages if item is not chosen]),
+    )
+    return Exchange("rag", ((prompt, answer),), ((value,),))
+
+
+def _passages(dice: Dice, held: bool) -> list[Passage]:
+    kinds = dice.sample(KINDS, 3)
+    if dice.chance(0.2):
+        kinds[1] = kinds[0]  # two things of one kind: only the name tells them apart
+    return [passage(dice, kind, held) for kind in dice.shuffled(kinds)]
+
+
+def _label(pattern: str, index: int) -> str:
+    return pattern.format(n=index + 1, l="abcd"[index], o=ORDINALS[index])
