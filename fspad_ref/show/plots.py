@@ -166,6 +166,8 @@ def training_curves(curves: Mapping[str, Curve]) -> Figure:
         if with_tau:
             panels[1].plot(curve.tau_steps, curve.tau, **look)
     panels[0].set(xlabel="step", ylabel="loss", yscale="log", title="Training loss")
+    panels[0].yaxis.set_major_formatter("{x:g}")  # plain numbers; log axes default to powers of ten
+    panels[0].yaxis.set_minor_formatter("{x:.2g}")
     panels[0].legend()
     if with_tau:
         panels[1].set(xlabel="step", ylabel="tau on held-out prompts", title="Average acceptance length")

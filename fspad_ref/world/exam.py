@@ -1,5 +1,6 @@
 """The built-in target's exam: greedy answers to the held-out questions, scored by what a right answer must contain."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def sit_exam(
 
 def _marked(question: Question, turn: int, text: str, tokens: int, ended: bool) -> Answered:
     key = question.expected[turn] if question.expected else ()
-    missing = tuple(part for part in key if part not in text)
+    # as words of their own: "3" does not stand in "1783", nor "Dray" in "Drayford"
+    missing = tuple(part for part in key if not re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text))
     return Answered(
         question.question_id, question.category, turn + 1, question.turns[turn], text, tokens, ended, missing, len(key)
     )
