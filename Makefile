@@ -1,6 +1,6 @@
 # make demo    train two small drafts, decode, print tau and speedup, write the figures to out/
 # make test    import contracts, ruff, pytest
-# make lab     open the notebooks in JupyterLab
+# make lab     open JupyterLab
 # Each does its own set-up in .venv, once. pip's own variables work from outside: where plain torch would bring gigabytes
 # of CUDA that you do not need, put the address of PyTorch's index of CPU builds into PIP_EXTRA_INDEX_URL.
 
@@ -12,7 +12,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab notebooks clean
+.PHONY: help setup demo test lint lab clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -40,12 +40,7 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab notebooks
-
-# Every notebook again, each cell's output compared with the one on record.
-notebooks: $(STAMP)
-	$(BIN)/python -m pytest notebooks --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval.cfg \
-		--nbval-cell-timeout=300 --numprocesses=$(JOBS) --dist=loadscope
+	$(BIN)/jupyter lab
 
 clean:
 	rm -rf out build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,8 +8,9 @@ Source: Gui, Xiao, Su, Chen, "Boosting Lossless Speculative Decoding via Feature
 Distillation", arXiv 2408.15562.
 """
 
+from fspad_ref.adapter import fspad_generate
 from fspad_ref.draft import Draft, DraftConfig, FeatureSampling
-from fspad_ref.generate import autoregressive_generate, fspad_generate, speculative_generate
+from fspad_ref.generate import autoregressive_generate, speculative_generate
 from fspad_ref.loss import partial_alignment_loss
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target

@@ -80,7 +80,7 @@ def batches(
         if complete and not found:
             raise InputError(f"expected dialogues with a response of two tokens or more within {limit} tokens, found "
                              f"none among {len(dialogues)}; check the response mask, or raise max_length")
-        epoch, pool = epoch + 1, 0
+        epoch, pool, batch = epoch + 1, 0, 0
 
 
 def _encoded(dialogue: Dialogue | Encoded, number: int, tokenizer: Any, vocabulary: int, limit: int) -> Encoded:

@@ -24,9 +24,12 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fspad_ref.cache import KVCache
 from fspad_ref.checkpoint import check_names, load_json, load_tensors, save_json, save_tensors
-from fspad_ref.errors import CheckpointError, ConfigError, TargetMismatch
+from fspad_ref.errors import CheckpointError, ConfigError, InputError, TargetMismatch
 from fspad_ref.official import read_official
 from fspad_ref.target import Target, head_dim
+
+# kind -> (feature_sampling, partial_alignment): the four models of the ablation
+KINDS = {"eagle": (False, False), "fs": (True, False), "pad": (False, True), "fspad": (True, True)}
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class DraftConfig:
         intermediate_size: F, width of the MLP and of the feature sampler's gate.
         num_heads, num_kv_heads: attention heads; a draft may have more KV heads than its target.
         fuse_bias: whether the map that fuses embedding and feature has a bias (some published drafts lack it).
-        hidden_size, head_dim, vocab_size, rms_norm_eps, rope, max_positions: the target's, recorded so that a draft
-            can refuse another target.
+        hidden_size, head_dim, vocab_size, rms_norm_eps, rope, max_positions, tokenizer_hash, embedding_hash: the
+            target's, recorded so that a draft can refuse another target.
     """
 
     feature_sampling: bool = True
@@ -54,22 +57,25 @@ class DraftConfig:
     rms_norm_eps: float | None = None
     rope: dict[str, Any] | None = None
     max_positions: int | None = None
+    tokenizer_hash: str | None = None
+    embedding_hash: str | None = None
 
     @property
     def kind(self) -> str:
         """eagle, fs, pad or fspad."""
-        return ("eagle", "pad", "fs", "fspad")[2 * self.feature_sampling + self.partial_alignment]
+        return next(kind for kind, parts in KINDS.items() if parts == (self.feature_sampling, self.partial_alignment))
 
     def resolve(self, target: Target) -> "DraftConfig":
         """Fill in what is None from the target. Raises TargetMismatch where the two contradict each other."""
-        of_target = dict(
-            hidden_size=target.config.hidden_size,
-            head_dim=head_dim(target.config),
-            vocab_size=target.vocab_size,
-            rms_norm_eps=target.config.rms_norm_eps,
-            rope=dict(target.config.rope_parameters),
-            max_positions=target.max_positions,
-        )
+        of_target = {
+            "hidden_size": target.config.hidden_size,
+            "head_dim": head_dim(target.config),
+            "vocab_size": target.vocab_size,
+            "rms_norm_eps": target.config.rms_norm_eps,
+            "rope": dict(target.config.rope_parameters),
+            "max_positions": target.max_positions,
+            **{name: value for name, value in target.identity().items() if value is not None},
+        }
         faults = [
             f"{name} {getattr(self, name)} (target: {value})"
             for name, value in of_target.items()
@@ -199,8 +205,13 @@ class Draft(nn.Module):
             FeatureSampling(D, config.intermediate_size, config.rms_norm_eps) if config.feature_sampling else None
         )
         self.layer = DraftLayer(config)
-        self.rotary = LlamaRotaryEmbedding(_rope_config(config))
         self.to(device=target.device, dtype=target.dtype)
+        # after the cast: in bfloat16 the frequencies would turn far positions by wrong angles
+        rope = LlamaConfig(
+            hidden_size=D, num_attention_heads=config.num_heads, head_dim=config.head_dim,
+            max_position_embeddings=config.max_positions, rope_parameters=config.rope,
+        )  # fmt: skip
+        self.rotary = LlamaRotaryEmbedding(rope).to(target.device)
 
     @property
     def target(self) -> Target:
@@ -212,15 +223,9 @@ class Draft(nn.Module):
 
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions of the draft's single layer."""
-        weight = self.fuse.weight
+        config, weight = self.config, self.fuse.weight
         return KVCache(
-            1,
-            self.config.num_kv_heads,
-            self.config.head_dim,
-            capacity,
-            batch=batch,
-            dtype=weight.dtype,
-            device=weight.device,
+            1, config.num_kv_heads, config.head_dim, capacity, batch=batch, dtype=weight.dtype, device=weight.device
         )
 
     def forward(
@@ -258,10 +263,8 @@ class Draft(nn.Module):
         """Write config.json and model.safetensors, each atomically."""
         folder = Path(folder)
         save_tensors(folder / "model.safetensors", self.state_dict())
-        save_json(
-            folder / "config.json",
-            {"model_type": "fspad_ref", "kind": self.config.kind, **dataclasses.asdict(self.config)},
-        )
+        settings = {"model_type": "fspad_ref", "kind": self.config.kind, **dataclasses.asdict(self.config)}
+        save_json(folder / "config.json", settings)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, target: Target) -> "Draft":
@@ -306,15 +309,7 @@ def causal_mask(mask: Tensor | None, held: int, T: int, device) -> Tensor | None
     causal = torch.ones(T, held + T, dtype=torch.bool, device=device).tril(held)[None, None]  # (1, 1, T, held + T)
     if mask is None:
         return causal
+    if held:
+        raise InputError("expected a 4-D mask with a filled cache, found a padding mask. Decode unpadded prompts.")
     # A padded row may look at itself, else its softmax would be empty and its gradient NaN.
     return (causal & mask.bool()[:, None, None, :]) | torch.eye(T, dtype=torch.bool, device=device)
-
-
-def _rope_config(config: DraftConfig) -> LlamaConfig:
-    return LlamaConfig(
-        hidden_size=config.hidden_size,
-        num_attention_heads=config.num_heads,
-        head_dim=config.head_dim,
-        max_position_embeddings=config.max_positions,
-        rope_parameters=config.rope,
-    )

@@ -1,4 +1,4 @@
-"""Decoding: the plain loop, the speculative loop, and an adapter for `model.generate`.
+"""Decoding: the plain loop and the speculative loop.
 
 A round of speculative decoding, between two target forwards:
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from fspad_ref.cache import KVCache
 from fspad_ref.draft import Draft
 from fspad_ref.errors import InputError, TargetMismatch
-from fspad_ref.sampling import GumbelNoise, SamplingConfig, choose, process_logits
+from fspad_ref.sampling import GumbelNoise, SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
 from fspad_ref.tree import DraftTree, TreeConfig, grow_tree
 from fspad_ref.verify import verify
@@ -59,6 +59,7 @@ class Chooser:
 
     def next(self, logits: Float[Tensor, "1 vocab"], text: Int[Tensor, "1 seq"]) -> Int[Tensor, "1"]:
         """The token after `text`, from the logits at its end."""
+        logits = at_least_float32(logits)
         for processor in self.processors:
             logits = processor(text, logits)
         noise = None if self.noise is None else self.noise.rows(text.shape[1], 1)
@@ -68,6 +69,7 @@ class Chooser:
         self, logits: Float[Tensor, "nodes vocab"], tree: DraftTree, text: Int[Tensor, "1 seq"], levels: int
     ) -> Int[Tensor, "nodes"]:
         """y_v for every node; `text` ends with the root. Nodes of one depth share one row of noise."""
+        logits = at_least_float32(logits)
         if self.processors:
             logits = self._process_nodes(logits, tree, text)
         rows = None if self.noise is None else self.noise.rows(text.shape[1], levels + 1)[tree.depth]
@@ -98,6 +100,7 @@ def autoregressive_generate(
     eos_token_id: int | list[int] | None = None,
     sampling: SamplingConfig | None = None,
     processors: Iterable[Callable] = (),
+    stop: Callable[[list[int]], bool] | None = None,
     on_round: OnRound | None = None,
 ) -> Generation:
     """Plain decoding, one token a forward: the reference for the text, and the baseline for the clock.
@@ -105,7 +108,7 @@ def autoregressive_generate(
     Arguments, errors and result as in `speculative_generate`; `.accepted` holds a 0 a round, so tau is 1.
     """
     text = prepare_prompt(target, input_ids, max_new_tokens, extra=0)
-    result, stop = Generation(), Stop(max_new_tokens, eos_token_id, on_round)
+    result, stop = Generation(), Stop(max_new_tokens, eos_token_id, stop, on_round)
     if max_new_tokens == 0:
         return result
     choose_from = Chooser(sampling or SamplingConfig(), target, processors)
@@ -132,9 +135,10 @@ def speculative_generate(
     sampling: SamplingConfig | None = None,
     tree: TreeConfig | None = None,
     processors: Iterable[Callable] = (),
+    stop: Callable[[list[int]], bool] | None = None,
     on_round: OnRound | None = None,
 ) -> Generation:
-    """Lossless speculative decoding with a draft tree (FSPAD, section 3; EAGLE-2, section 5).
+    """Lossless speculative decoding with a draft tree (FSPAD, section 3; EAGLE-2, section 4).
 
     Args:
         target, draft: the draft must have been made for this target.
@@ -144,6 +148,7 @@ def speculative_generate(
         sampling: greedy by default.
         tree: size of the draft tree.
         processors: `transformers` logits processors, applied to every node with that node's own text.
+        stop: called with the new tokens so far, after each of them; True ends the text there (stop strings, say).
         on_round: called with (new tokens, how many of them were drafted) after the prefill and after every round.
 
     Raises InputError for prompts and lengths that do not fit, and for logits that are NaN or all -inf.
@@ -155,7 +160,7 @@ def speculative_generate(
             "Load the draft with Draft.from_pretrained(folder, target) for this target."
         )
     text = prepare_prompt(target, input_ids, max_new_tokens, extra=tree.levels)
-    result, stop = Generation(), Stop(max_new_tokens, eos_token_id, on_round)
+    result, stop = Generation(), Stop(max_new_tokens, eos_token_id, stop, on_round)
     if max_new_tokens == 0:
         return result
     choose_from = Chooser(sampling or SamplingConfig(), target, processors)
@@ -208,29 +213,39 @@ def speculate(
 class Stop:
     """Decides where the text ends, within a round too, so that stopping is plain truncation."""
 
-    def __init__(self, max_new_tokens: int, eos_token_id: int | list[int] | None, on_round: OnRound | None):
-        self.max_new_tokens, self.on_round = max_new_tokens, on_round
-        self.eos = {eos_token_id} if isinstance(eos_token_id, int) else set(eos_token_id or ())
+    def __init__(
+        self,
+        max_new_tokens: int,
+        eos_token_id: int | list[int] | None,
+        stop: Callable[[list[int]], bool] | None,
+        on_round: OnRound | None,
+    ):
+        self.max_new_tokens, self.stop, self.on_round = max_new_tokens, stop, on_round
+        ids = [] if eos_token_id is None else torch.as_tensor(eos_token_id).flatten().tolist()
+        self.eos = set(ids)
 
     def take(self, result: Generation, tokens: list[int], accepted: int | None = None) -> bool:
         """Append a round's tokens up to the end of the text, count the drafted ones that stay; True if it ended.
 
         The prefill's token comes with accepted=None, as it is no round; plain decoding counts its rounds itself.
         """
-        if -1 in tokens:
+        room = self.max_new_tokens - len(result.tokens)
+        ends = [n for n in range(1, min(room, len(tokens)) + 1) if self._ends(result.tokens, tokens[:n])]
+        kept = tokens[: ends[0]] if ends else tokens[:room]
+        if -1 in kept:
             raise InputError(
                 "expected at least one possible next token, found logits that are NaN or all -inf after "
                 "the processors. Check the weights and the logits processors."
             )
-        room = self.max_new_tokens - len(result.tokens)
-        ends = [i + 1 for i, token in enumerate(tokens[:room]) if token in self.eos]
-        kept = tokens[: ends[0]] if ends else tokens[:room]
         result.tokens += kept
         if accepted is not None:
             result.accepted.append(min(accepted, len(kept)))
         if self.on_round:
             self.on_round(kept, min(accepted or 0, len(kept)))
         return bool(ends) or len(result.tokens) == self.max_new_tokens
+
+    def _ends(self, before: list[int], new: list[int]) -> bool:
+        return new[-1] in self.eos or (self.stop is not None and self.stop(before + new))
 
 
 def prepare_prompt(
@@ -259,39 +274,3 @@ def prepare_prompt(
             f"found {ids.shape[1]} + {max_new_tokens} + {extra}. {advice}"
         )
     return ids
-
-
-def fspad_generate(
-    model,
-    input_ids,
-    logits_processor=None,
-    stopping_criteria=None,
-    generation_config=None,
-    *,
-    draft: Draft,
-    tree: TreeConfig | None = None,
-    streamer=None,
-    **model_kwargs,
-) -> Int[Tensor, "1 seq"]:
-    """Adapter: model.generate(..., custom_generate=fspad_generate, draft=draft).
-
-    Temperature and cuts arrive among the processors that `generate` prepared, so they are applied there, once;
-    `generation_config` says whether to sample and how far. The seed is drawn from torch's generator, which makes
-    torch.manual_seed mean what it means elsewhere.
-    """
-    sample = bool(generation_config.do_sample)
-    seed = int(torch.randint(2**62, ())) if sample else 0
-    result = speculative_generate(
-        draft.target,
-        draft,
-        input_ids,
-        max_new_tokens=generation_config.max_length - input_ids.shape[1],
-        eos_token_id=generation_config.eos_token_id,
-        sampling=SamplingConfig(temperature=1.0 if sample else 0.0, seed=seed),
-        tree=tree,
-        processors=logits_processor or (),
-        on_round=(lambda tokens, accepted: streamer.put(torch.tensor(tokens))) if streamer else None,
-    )
-    if streamer:
-        streamer.end()
-    return torch.cat((input_ids, torch.tensor([result.tokens], dtype=input_ids.dtype, device=input_ids.device)), dim=1)

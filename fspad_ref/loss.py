@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fspad_ref.draft import DraftOutput
+from fspad_ref.sampling import at_least_float32
 
 
 class DraftLoss(NamedTuple):
@@ -48,8 +49,8 @@ def logit_loss(
     Only rows under the mask go through lm_head: at a vocabulary of 128,000 the others would cost more than the draft.
     """
     chosen = mask.bool()
-    p = F.softmax(lm_head(target_features[chosen]), dim=-1)  # (B, T, D) -> (M, D) -> (M, V)
-    log_q = F.log_softmax(lm_head(logit_feature[chosen]), dim=-1)
+    p = F.softmax(at_least_float32(lm_head(target_features[chosen])), dim=-1)  # (B, T, D) -> (M, D) -> (M, V)
+    log_q = F.log_softmax(at_least_float32(lm_head(logit_feature[chosen])), dim=-1)
     return -(p * log_q).sum() / chosen.sum().clamp(min=1)
 
 
@@ -77,6 +78,6 @@ def partial_alignment_loss(
 
 def masked_mean(values: Float[Tensor, "batch seq"], mask: Tensor) -> Float[Tensor, ""]:
     """Mean over the positions under the mask; 0 if there are none."""
-    mask = mask.to(values.dtype)
+    chosen = mask.bool()
     # where, not a product: 0 * inf would be NaN
-    return torch.where(mask.bool(), values, 0.0).sum() / mask.sum().clamp(min=1)
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)

@@ -37,7 +37,7 @@ def read_official(path: str | Path, target: Target) -> tuple[dict[str, Any], dic
     for needed in NEEDED:
         if needed not in tensors:
             raise CheckpointError(
-                f"expected a draft in the reference layout in {path}, found no {needed}. "
+                f"expected a draft in the reference layout in {path}, no tensor for our {needed}. "
                 "Give the file of a trained EAGLE or FSPAD draft."
             )
     dim, hidden = head_dim(target.config), tensors["fuse.weight"].shape[0]

@@ -69,12 +69,17 @@ def process_logits(logits: Float[Tensor, "rows vocab"], config: SamplingConfig) 
         return logits
     scores = logits.double()  # in the draw, ties and tails should come from p, not from rounding
     if config.temperature != 1.0:
-        scores = TemperatureLogitsWarper(config.temperature)(None, scores)
+        scores = TemperatureLogitsWarper(float(config.temperature))(None, scores)
     if config.top_k:
         scores = TopKLogitsWarper(config.top_k)(None, scores)
     if config.top_p < 1.0:
         scores = TopPLogitsWarper(config.top_p)(None, scores)
     return scores
+
+
+def at_least_float32(logits: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision widened to float32, as `transformers` does before anything else happens to logits."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def choose(scores: Float[Tensor, "rows vocab"], noise: Float[Tensor, "rows vocab"] | None) -> Int[Tensor, "rows"]:

@@ -9,13 +9,17 @@ A *feature* f_t is the last hidden state at position t, after the final norm: ev
 token t+1, one linear map away from its logits (FSPAD, section 3; EAGLE, section 3).
 """
 
+import hashlib
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fspad_ref.cache import KVCache
-from fspad_ref.errors import CheckpointError, InputError, UnsupportedTarget
+from fspad_ref.errors import CheckpointError, ConfigError, InputError, UnsupportedTarget
 
 
 class Target:
@@ -30,6 +34,11 @@ class Target:
 
     def __init__(self, model: nn.Module, tokenizer=None):
         refuse_unsupported(model.config)
+        if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+            raise UnsupportedTarget(
+                "expected a target on one device, found one spread over several by device_map, whose cache would have "
+                "to be spread too. Load it on one device, in bfloat16 if it is large."
+            )
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.backbone = model.get_decoder()
@@ -42,15 +51,21 @@ class Target:
 
         Raises CheckpointError if there is no readable model at `path`.
         """
-        kwargs.setdefault("attn_implementation", "sdpa")
+        if dtype not in ("float64", "float32", "bfloat16", "float16"):
+            raise ConfigError(f"expected dtype float64, float32, bfloat16 or float16, found {dtype!r}. Choose one.")
+        # remote code: False, since None would ask on the terminal
+        kwargs = {"attn_implementation": "sdpa", "trust_remote_code": False, **kwargs}
         try:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), **kwargs).to(device)
-        except (OSError, ValueError) as error:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path, dtype=getattr(torch, dtype), output_loading_info=True, **kwargs
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(
                 f"expected a Hugging Face causal LM at {path!r}, found: {error} "
                 "Give a folder with config.json and model.safetensors, or a Hub id."
             ) from error
-        return cls(model, load_tokenizer(path))
+        refuse_damaged(model, info["missing_keys"], path)
+        return cls(model.to(device), load_tokenizer(path))
 
     @property
     def config(self):
@@ -71,6 +86,18 @@ class Target:
     @property
     def max_positions(self) -> int:
         return self.config.max_position_embeddings
+
+    def identity(self) -> dict[str, str | None]:
+        """Fingerprints by which a draft knows its target again: of the tokenizer (None without one), of the embedding.
+
+        The embedding is rounded to bfloat16, so that the precision it was loaded in does not matter, and thinned out.
+        """
+        rows = self.embed.weight[:: max(1, self.vocab_size // 1024)].to(torch.bfloat16)
+        words = sorted(self.tokenizer.get_vocab().items()) if self.tokenizer else None
+        return {
+            "tokenizer_hash": words and _hash(repr(words).encode()),
+            "embedding_hash": _hash(rows.view(torch.int16).cpu().numpy().tobytes()),
+        }
 
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions."""
@@ -106,6 +133,8 @@ class Target:
         """
         held = cache.length if cache is not None else 0
         mask = attention_mask
+        if held and mask is not None:
+            raise InputError("expected no attention_mask with a filled cache, found one. Decode unpadded prompts.")
         if held and input_ids.shape[1] > 1:
             new = input_ids.shape[1]
             mask = self._additive(torch.ones(new, new, dtype=torch.bool, device=self.device).tril(), held)
@@ -168,11 +197,36 @@ def refuse_unsupported(config) -> None:
             f"expected attention 'sdpa' or 'eager', found {attention!r}, which cannot take a tree "
             "mask. Load the target with attn_implementation='sdpa'."
         )
+    for name, neutral in (("logits_scaling", 1), ("logit_scale", 1), ("final_logit_softcapping", None)):
+        if getattr(config, name, None) not in (None, neutral):
+            raise UnsupportedTarget(
+                f"expected logits = lm_head(feature), found {config.model_type} with {name}={getattr(config, name)}, "
+                "which changes them afterwards. Use a Llama-like model."
+            )
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "longrope":
+        raise UnsupportedTarget(
+            "expected RoPE frequencies that depend on the position alone, found rope_type 'longrope', which "
+            "switches them by the longest position of a forward. Use a model with another rope_type."
+        )
     if not getattr(config, "num_key_value_heads", None):
         raise UnsupportedTarget(
             f"expected a Llama-like config with num_key_value_heads, found {config.model_type}. "
             "Supported are Llama, Vicuna, Mistral without sliding window, Qwen2 and Qwen3."
         )
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def refuse_damaged(model: nn.Module, missing: Iterable[str], path: str) -> None:
+    """Raises CheckpointError for weights that the files lacked (they would be random) or that are NaN or infinite."""
+    bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    for names, found in ((sorted(missing), "no tensor for"), (bad, "NaN or infinity in")):
+        if names:
+            raise CheckpointError(
+                f"expected all weights of {path!r}, finite, found {found} {', '.join(names[:3])}. Get the files again."
+            )
 
 
 def load_tokenizer(path: str):

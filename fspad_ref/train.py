@@ -23,7 +23,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from fspad_ref.batches import Batch, Encoded, batches, trained_positions
 from fspad_ref.checkpoint import save_json
@@ -119,6 +119,9 @@ def train(
     On return every draft holds the weights with its best tau. Raises NonFiniteLoss (nothing of that step is applied),
     CheckpointError for a checkpoint of another training, InputError for dialogues that cannot be used.
     """
+    if target.dtype not in (torch.float32, torch.float64):
+        raise ConfigError(f"expected float32 or float64 weights to train, found {target.dtype}, in which small updates "
+                          "round to nothing. Load the target with dtype='float32'.")  # fmt: skip
     if evaluate is None and prompts:
         evaluate = acceptance_on(target, prompts)
     run = _Run(target, dict(drafts), config, len(dialogues), Path(out) if out else None)
@@ -221,13 +224,11 @@ class _Run:
         return (2.0 * noise - 1.0) * self.config.noise
 
     def _clip(self, name: str, draft: Draft, batch: Batch) -> None:
-        parameters = [p for p in draft.parameters() if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters])
+        limit = self.config.clip_at if self.config.clip == "norm" else math.inf
+        norm = clip_grad_norm_(draft.parameters(), limit)  # the norm before clipping
         self._check(name, "gradient", norm.item(), batch)
-        if self.config.clip == "norm":
-            clip_grads_with_norm_(parameters, self.config.clip_at, norm)
-        elif self.config.clip == "value":
-            clip_grad_value_(parameters, self.config.clip_at)
+        if self.config.clip == "value":
+            clip_grad_value_(draft.parameters(), self.config.clip_at)
 
     def _check(self, name: str, what: str, value: float, batch: Batch) -> None:
         if not math.isfinite(value):

@@ -18,6 +18,7 @@ from torch import Tensor
 from fspad_ref.cache import KVCache
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
+from fspad_ref.sampling import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,12 @@ def expand(
 
 def top_children(draft: Draft, logit_feature: Float[Tensor, "*rows hidden"], k: int) -> tuple[Tensor, Tensor]:
     """log q and token of the k most probable children, (..., k) each, from the *logit* feature u."""
-    logits = draft.lm_head(logit_feature)
-    # at least float32: path scores are sums of log-probabilities, and half precision would tie many of them
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_float32(draft.lm_head(logit_feature))  # half precision would tie many path scores
     top, token = logits.topk(k, dim=-1)  # (..., V) -> (..., k)
-    # clamped, since a logsumexp rounded down would let a child outscore its parent
-    return (top - logits.logsumexp(dim=-1, keepdim=True)).clamp(max=0.0), token
+    log_q = top - logits.logsumexp(dim=-1, keepdim=True)
+    # NaN (an overflow in half precision) sorts above everything and would tear the tree apart: a bad draft may be
+    # useless, it must not be wrong. Clamped, since a logsumexp rounded down would let a child outscore its parent.
+    return log_q.masked_fill(log_q.isnan(), -torch.inf).clamp(max=0.0), token
 
 
 def rerank(

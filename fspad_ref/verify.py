@@ -70,7 +70,7 @@ def verify_by_rejection(
 
     Args:
         tree: the draft tree.
-        p: node -> target probabilities after that node, over the vocabulary; any numbers, Fractions included.
+        p: node -> target probabilities after that node, over the vocabulary; exact numbers such as Fractions.
         accept: probability -> a coin's outcome.
         draw: probabilities -> a token.
 

@@ -1,34 +1,29 @@
 """Acceptance and speedup of drafts on benchmark questions, from the real decoding loop.
 
     tau      tokens a target forward: sum over answers of (new tokens - 1), over the sum of rounds; plain decoding has 1
-    speedup  seconds of plain decoding over seconds of speculative decoding, same questions, same text; a call is timed
-             whole, prefill included
+    speedup  tokens a second over those of plain decoding on the same questions; a call is timed whole, prefill included
 
 All methods answer a question one right after the other, in an order that rotates, so that a machine that slows down
 slows all of them alike. Intervals are bootstrapped over questions: 95 %, percentiles of 1,000 resamples.
 """
 
 import hashlib
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import transformers
 from tqdm.auto import tqdm
 
 from fspad_ref.checkpoint import save_json
 from fspad_ref.corpus import CATEGORIES, Question, prompt_ids, read_questions
 from fspad_ref.draft import Draft
-from fspad_ref.errors import InputError
+from fspad_ref.errors import ConfigError, InputError
 from fspad_ref.generate import Generation, autoregressive_generate, speculative_generate
+from fspad_ref.lab.provenance import jsonable, provenance
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig
@@ -100,7 +95,10 @@ class Summary:
 def bench(config: BenchConfig) -> None:
     """Measure, print a table, write `config.out`."""
     target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
-    drafts = {Path(folder).name: Draft.from_pretrained(folder, target) for folder in config.drafts}
+    names = [Path(folder).name for folder in config.drafts]
+    if len({PLAIN, *names}) <= len(names):
+        raise ConfigError(f"expected folders of different names, none called {PLAIN!r}, found {names}. Rename one.")
+    drafts = {name: Draft.from_pretrained(folder, target) for name, folder in zip(names, config.drafts, strict=True)}
     questions = choose_questions(read_questions(config.questions), config.tasks, config.per_task)
     answers = decode_questions(
         target,
@@ -126,7 +124,9 @@ def bench(config: BenchConfig) -> None:
 
 
 def choose_questions(questions: Sequence[Question], tasks: Sequence[str], per_task: int | None) -> list[Question]:
-    """The first `per_task` questions of each task. Raises InputError for a task without questions."""
+    """The first `per_task` questions of each task. Raises InputError for a task without questions, or no task."""
+    if not tasks:
+        raise InputError(f"expected at least one task, found none. Choose among {', '.join(CATEGORIES)}.")
     chosen = []
     for task in tasks:
         of_task = [question for question in questions if question.category == task]
@@ -232,11 +232,11 @@ def summarize(answers: Sequence[Answer], resamples: int = 1000) -> list[Summary]
             ids = list(dict.fromkeys(a.question_id for a in chosen))
             # one draw of questions for all methods: row 0 is the sample itself, then the resamples
             draws = np.vstack([np.arange(len(ids)), rng.integers(len(ids), size=(resamples, len(ids)))])
-            plain = _by_question(chosen, PLAIN, ids)[:, 2]
+            plain = _rate(_by_question(chosen, PLAIN, ids), draws)
             for method in methods:
-                counts = _by_question(chosen, method, ids)  # (questions, [tokens - 1, rounds, seconds])
-                tau = counts[:, 0][draws].sum(1) / np.maximum(counts[:, 1][draws].sum(1), 1)
-                speedup = plain[draws].sum(1) / counts[:, 2][draws].sum(1)
+                counts = _by_question(chosen, method, ids)  # (questions, [tokens - 1, rounds, seconds, tokens])
+                tau = counts[:, 0][draws].sum(1) / counts[:, 1][draws].sum(1)
+                speedup = _rate(counts, draws) / plain
                 by_task[method].append((tau, speedup))
                 rows.append(_row(task, method, temperature, tau, speedup, [a for a in chosen if a.method == method]))
         for method in methods:
@@ -247,11 +247,16 @@ def summarize(answers: Sequence[Answer], resamples: int = 1000) -> list[Summary]
 
 
 def _by_question(answers: Sequence[Answer], method: str, ids: Sequence[int]) -> np.ndarray:
-    sums = {question_id: np.zeros(3) for question_id in ids}
+    sums = {question_id: np.zeros(4) for question_id in ids}
     for a in answers:
         if a.method == method:
-            sums[a.question_id] += (a.tokens - 1, a.rounds, a.seconds)
+            sums[a.question_id] += (a.tokens - 1, a.rounds, a.seconds, a.tokens)
     return np.array([sums[question_id] for question_id in ids])
+
+
+def _rate(counts: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Tokens a second of each resample."""
+    return counts[:, 3][draws].sum(1) / counts[:, 2][draws].sum(1)
 
 
 def _row(
@@ -285,47 +290,3 @@ def table(summaries: Sequence[Summary]) -> str:
             cells.append(f"{mine['mean'].identical} of {mine['mean'].answers}")
             lines.append(f"{method:16}" + "".join(f"{cell:>14}" for cell in cells))
     return "\n".join(lines)
-
-
-def provenance(target: Target) -> dict[str, Any]:
-    """All that someone would have to know to measure again."""
-    cuda = target.device.type == "cuda"
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m fspad_ref " + " ".join(sys.argv[1:]),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "hardware": torch.cuda.get_device_name(target.device) if cuda else _processor(),
-        "threads": torch.get_num_threads(),
-        "dtype": str(target.dtype).removeprefix("torch."),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the code that measured, with "+" if files differ from it; None outside a repository."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changed else "")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def jsonable(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain data."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}

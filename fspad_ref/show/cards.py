@@ -37,7 +37,7 @@ def replace_section(text: str, name: str, new: str) -> str:
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(text):
-        raise InputError(f"expected the markers {begin} and {end}, found none. Put them where the section should stand.")
+        raise InputError(f"expected the markers {begin} and {end}, found none. Put them in the text.")
     return pattern.sub(lambda _: f"{begin}\n{new.strip()}\n{end}", text)
 
 
@@ -73,7 +73,7 @@ def calibration_section(record: dict) -> str:
     rows = [row for row in record["summary"] if row["method"] != PLAIN]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     heads = [task.replace("_", " ") for task in tasks]
-    lines = ["| | T | " + " | ".join(heads) + " |", "|---" * (len(tasks) + 2) + "|"]
+    lines = [" | ".join(["| | T", *heads]) + " |", "|---" * (len(tasks) + 2) + "|"]
     for temperature in dict.fromkeys(row["temperature"] for row in rows):
         for method in dict.fromkeys(row["method"] for row in rows):
             cells = [f"{row['tau']:.2f}" for task in tasks for row in rows

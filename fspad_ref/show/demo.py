@@ -19,7 +19,8 @@ from fspad_ref.checkpoint import save_atomic, save_json
 from fspad_ref.corpus import CATEGORIES, prompt_ids, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.generate import speculative_generate
-from fspad_ref.lab.bench import Summary, choose_questions, decode_questions, jsonable, provenance, summarize, table
+from fspad_ref.lab.bench import Summary, choose_questions, decode_questions, summarize, table
+from fspad_ref.lab.provenance import jsonable, provenance
 from fspad_ref.resume import TrainRecord
 from fspad_ref.show.drafts import WorldDialogues, load_target, new_draft, progress
 from fspad_ref.show.plots import (
@@ -106,7 +107,7 @@ def demo(config: DemoConfig) -> None:
     )
     print("\n".join(f"{path}\n    {text}" for path, text in files.items()))
     print(f"{config.out / 'results.json'}\n    All numbers, with machine and versions.")
-    print(f"\nDone in {(time.monotonic() - began) / 60:.1f} minutes. `make lab` opens the notebooks.")
+    print(f"\nDone in {(time.monotonic() - began) / 60:.1f} minutes.")
 
 
 def show_answer(target: Target, draft: Draft, question: str, tree: TreeConfig) -> None:

@@ -11,14 +11,13 @@ from tqdm.auto import tqdm
 from fspad_ref.batches import Encoded
 from fspad_ref.checkpoint import load_json, save_json
 from fspad_ref.corpus import CATEGORIES, Dialogue, prompt_ids, read_dialogues
-from fspad_ref.draft import Draft, DraftConfig
+from fspad_ref.draft import KINDS, Draft, DraftConfig
 from fspad_ref.errors import ConfigError, InputError
 from fspad_ref.resume import TrainRecord
 from fspad_ref.target import Target
 from fspad_ref.train import TrainConfig, train
 
 Kind = Literal["eagle", "fs", "pad", "fspad"]
-KINDS = {"eagle": (False, False), "fs": (True, False), "pad": (False, True), "fspad": (True, True)}
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class DraftsConfig:
     """Prompts, never trained on, to measure tau on."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1, ..."""
-    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
+    dtype: Literal["float64", "float32"] = "float32"
     """Precision of weights and arithmetic."""
     training: TrainConfig = field(default_factory=TrainConfig)
 

@@ -5,10 +5,11 @@ questions in batches with `transformers`' own `generate`; this is data making, w
 does not.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from fspad_ref.batches import Encoded
 from fspad_ref.corpus import prompt_ids
@@ -51,28 +52,24 @@ def _answer(target: Target, prompts: list[list[int]], temperature: float, limit:
         torch.manual_seed(seed)
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
-            for i, answer in zip(chosen, _batch(target, [prompts[i] for i in chosen], temperature, limit), strict=True):
+            eos = target.tokenizer.eos_token_id
+            batch = answer_batch(target.model, eos, [prompts[i] for i in chosen], limit, temperature)
+            for i, answer in zip(chosen, batch, strict=True):
                 answers[i] = answer
             bar.update(len(chosen))
     return answers
 
 
-def _batch(target: Target, prompts: list[list[int]], temperature: float, limit: int) -> Iterable[list[int]]:
-    eos = target.tokenizer.eos_token_id
+def answer_batch(
+    model: PreTrainedModel, eos: int, prompts: list[list[int]], limit: int, temperature: float = 0.0
+) -> list[list[int]]:
+    """The model's answers to prompts of any length, each up to and including its end token, or `limit` tokens long."""
     width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), eos)  # padding stands on the left, so that every answer begins at `width`
-    seen = torch.zeros(len(prompts), width, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        seen[row, width - len(prompt) :] = 1
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    text = target.model.generate(
-        ids.to(target.device),
-        attention_mask=seen.to(target.device),
-        max_new_tokens=limit,
-        eos_token_id=eos,
-        pad_token_id=eos,
-        **sampling,
-    )
-    for row in text[:, width:].tolist():
-        yield row[: row.index(eos) + 1] if eos in row else row
+    # Padding stands on the left, so that every answer begins at `width`.
+    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=model.device)  # (B, T)
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    # Stated in full: what is left out comes from the model's own generation settings.
+    text = model.generate(ids, attention_mask=seen, max_new_tokens=limit, eos_token_id=eos, pad_token_id=eos,
+                          top_k=0, top_p=1.0, repetition_penalty=1.0, **sampling)  # fmt: skip
+    return [row[: row.index(eos) + 1] if eos in row else row for row in text[:, width:].tolist()]

@@ -1,6 +1,5 @@
 """The built-in target's exam: greedy answers to the held-out questions, scored by what a right answer must contain."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from fspad_ref.checkpoint import save_json
 from fspad_ref.corpus import CATEGORIES, Question, prompt_ids
 from fspad_ref.errors import InputError
+from fspad_ref.world.answers import answer_batch
+from fspad_ref.world.exchange import contains
 
 Turns = list[tuple[str, str]]
 
@@ -51,18 +52,10 @@ def answer(
     """
     before = before if before is not None else [[] for _ in questions]
     prompts = [prompt_ids(tokenizer, turns, user) for turns, user in zip(before, questions, strict=True)]
-    longest = max(map(len, prompts))
-    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
-    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=model.device)  # (B, T), left-padded
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    written = model.generate(
-        ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=eos
-    )[:, longest:].tolist()
-    answers = []
-    for row in written:
-        length = row.index(eos) + 1 if eos in row else len(row)
-        answers.append((tokenizer.decode(row[:length], skip_special_tokens=True), length, eos in row))
-    return answers
+    rows = answer_batch(model, tokenizer.eos_token_id, prompts, max_new_tokens)
+    ended = [row[-1:] == [tokenizer.eos_token_id] for row in rows]
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [(text, len(row), end) for text, row, end in zip(texts, rows, ended, strict=True)]
 
 
 def sit_exam(
@@ -95,8 +88,7 @@ def sit_exam(
 
 def _marked(question: Question, turn: int, text: str, tokens: int, ended: bool) -> Answered:
     key = question.expected[turn] if question.expected else ()
-    # as words of their own: "3" does not stand in "1783", nor "Dray" in "Drayford"
-    missing = tuple(part for part in key if not re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text))
+    missing = tuple(part for part in key if not contains(text, part))
     return Answered(
         question.question_id, question.category, turn + 1, question.turns[turn], text, tokens, ended, missing, len(key)
     )

@@ -1,5 +1,6 @@
 """What every task of the world produces: one short dialogue with its answer key."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -19,6 +20,11 @@ class Exchange:
         if len(self.turns) != len(self.expected):
             raise ValueError(f"expected one answer key per turn, found {len(self.turns)} and {len(self.expected)}")
         for (_, answer), key in zip(self.turns, self.expected, strict=True):
-            missing = [part for part in key if part not in answer]
+            missing = [part for part in key if not contains(answer, part)]
             if missing:
                 raise ValueError(f"the reference answer lacks {missing}: {answer!r}; mend the task that wrote it")
+
+
+def contains(text: str, part: str) -> bool:
+    """Whether `part` stands in `text` as words of its own: "3" does not stand in "1783", nor "Dray" in "Drayford"."""
+    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
