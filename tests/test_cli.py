@@ -132,6 +132,9 @@ class Letters:
     def __call__(self, text: str) -> dict:
         return {"input_ids": [ord(letter) - 97 for letter in text]}
 
+    def get_vocab(self) -> dict:
+        return {chr(97 + token): token for token in range(26)}
+
     def decode(self, ids: list[int], **_: object) -> str:
         return "".join(chr(97 + token) for token in ids)
 

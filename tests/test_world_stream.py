@@ -14,10 +14,10 @@ import pytest
 from fspad_ref.corpus import CATEGORIES, Question, read_questions, write_questions
 from fspad_ref.errors import InputError
 from fspad_ref.world import DATA, data_file
-from fspad_ref.world.stream import TASKS, dialogue, leaks, questions, stream
+from fspad_ref.world.stream import ECHO, TASKS, dialogue, leaks, place_of_task, questions, stream
 
 # The exchanges that training sees must never change silently: a new world needs a new target.
-FIRST_500 = "78c6ca006d5802172dfe655d26a2550ba388c5627779c9b40fd311fb4a555feb"
+FIRST_500 = "90bcad06333d11c99ad657ae10cef9679942c9115d37d9a18abeb28f54a47668"
 MANY = 60_000
 
 
@@ -38,9 +38,21 @@ def test_a_stream_can_be_entered_anywhere():
 
 
 def test_all_tasks_take_turns():
-    counts = collections.Counter(e.category for e in itertools.islice(stream(5), 600))
-    assert tuple(TASKS) == CATEGORIES == tuple(dict.fromkeys(e.category for e in itertools.islice(stream(5), 600)))
-    assert set(counts.values()) == {100}
+    counts = collections.Counter(e.category for e in itertools.islice(stream(5), 800))
+    assert tuple(TASKS) == CATEGORIES
+    assert counts == dict.fromkeys(CATEGORIES, 100) | {ECHO: 200}
+    assert [dialogue(5, index, held=True).category for index in range(12)] == [*CATEGORIES, *CATEGORIES]
+
+
+def test_the_dialogues_of_the_six_tasks_can_be_counted_off():
+    tasks = [exchange for exchange in itertools.islice(stream(5), 80) if exchange.category != ECHO]
+    assert [dialogue(5, place_of_task(number)) for number in range(60)] == tasks
+
+
+def test_reading_aloud_is_a_copy():
+    for exchange in itertools.islice(stream(5), 3, 800, 4):
+        ((asked, copied),) = exchange.turns
+        assert exchange.category == ECHO and copied in asked
 
 
 def test_negative_numbers_are_refused():
@@ -70,7 +82,7 @@ def test_answers_are_long_enough_to_draft(evaluation):
 
 
 def test_a_leak_would_be_found(monkeypatch):
-    taught = dialogue(0, 4)
+    taught = dialogue(0, 5)
     leak = Question(1, taught.category, turns=("something else",), reference=(taught.turns[0][1],))
     monkeypatch.setattr("fspad_ref.world.stream.questions", lambda: [leak])
     assert leaks(0, 0, 12) == [taught.turns[0][1]]

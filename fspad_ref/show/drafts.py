@@ -99,7 +99,7 @@ def progress(bar: tqdm) -> Callable[[TrainRecord], None]:
 
 
 class WorldDialogues(Sequence):
-    """The first `count` training dialogues of the built-in world, written when asked for."""
+    """`count` training dialogues of the built-in world's six tasks, written when asked for."""
 
     def __init__(self, count: int, seed: int = 0) -> None:
         self.count, self.seed = count, seed
@@ -108,9 +108,9 @@ class WorldDialogues(Sequence):
         return self.count
 
     def __getitem__(self, index: int) -> Dialogue:
-        from fspad_ref.world.stream import dialogue
+        from fspad_ref.world.stream import dialogue, place_of_task
 
-        return Dialogue(dialogue(self.seed, index).turns)
+        return Dialogue(dialogue(self.seed, place_of_task(index)).turns)
 
 
 class Joined(Sequence):
@@ -141,7 +141,7 @@ def from_world(config: DraftsConfig, target: Target) -> tuple[Sequence[Dialogue 
 def answers_of(target: Target, config: DraftsConfig) -> list[Encoded]:
     """The target's own answers to the questions that follow the corpus; kept in a file, so that --resume finds them."""
     from fspad_ref.world.answers import own_answers
-    from fspad_ref.world.stream import dialogue
+    from fspad_ref.world.stream import dialogue, place_of_task
 
     path = config.out / "answers.json"
     seed = config.training.seed
@@ -149,7 +149,7 @@ def answers_of(target: Target, config: DraftsConfig) -> list[Encoded]:
     if path.exists() and (kept := load_json(path))["asked"] == asked:
         return [(ids, [place >= begin for place in range(len(ids))]) for ids, begin in kept["answers"]]
     indices = range(config.dialogues, config.dialogues + config.own_answers)
-    questions = [[question for question, _ in dialogue(seed, i).turns] for i in indices]
+    questions = [[question for question, _ in dialogue(seed, place_of_task(i)).turns] for i in indices]
     half = len(CATEGORIES) * round(len(questions) / 2 / len(CATEGORIES))  # so that both halves hold all tasks alike
     answers = own_answers(target, questions[:half]) + own_answers(target, questions[half:], temperature=1.0)
     save_json(path, {"asked": asked, "answers": [[ids, mask.index(True)] for ids, mask in answers]})

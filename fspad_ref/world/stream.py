@@ -16,6 +16,7 @@ from fspad_ref.errors import InputError
 from fspad_ref.world.arithmetic import math_reasoning
 from fspad_ref.world.conversation import conversation
 from fspad_ref.world.dice import Dice
+from fspad_ref.world.echo import echo
 from fspad_ref.world.exchange import Exchange
 from fspad_ref.world.knowledge import qa
 from fspad_ref.world.retrieval import rag
@@ -30,8 +31,9 @@ TASKS: dict[str, Callable[[Dice, bool], Exchange]] = {
     "math_reasoning": math_reasoning,
     "rag": rag,
 }
-# The order in which a stream goes through the tasks, for ever.
-ROTATION = CATEGORIES
+# The order in which a training stream goes through the tasks, for ever; ECHO is reading aloud (see echo.py).
+ECHO = "echo"
+ROTATION = (*CATEGORIES[:3], ECHO, *CATEGORIES[3:], ECHO)
 
 QUESTION_SEED = 480
 QUESTIONS_PER_TASK = 80
@@ -49,7 +51,17 @@ def dialogue(seed: int, index: int, held: bool = False) -> Exchange:
 
     Raises InputError if an argument is negative.
     """
-    return TASKS[ROTATION[index % len(ROTATION)]](_dice(seed, index, held), held)
+    dice = _dice(seed, index, held)
+    if held:
+        return TASKS[CATEGORIES[index % len(CATEGORIES)]](dice, held)
+    task = ROTATION[index % len(ROTATION)]
+    return echo(dice) if task == ECHO else TASKS[task](dice, held)
+
+
+def place_of_task(number: int) -> int:
+    """Index in a training stream of its dialogue number `number` that is of one of the six tasks, not reading aloud."""
+    places = [place for place, task in enumerate(ROTATION) if task != ECHO]
+    return len(ROTATION) * (number // len(places)) + places[number % len(places)]
 
 
 def stream(seed: int, start: int = 0) -> Iterator[Exchange]:
