@@ -10,7 +10,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class TrainRecord:
     config: dict[str, Any]
     drafts: dict[str, Any]  # name -> its DraftConfig
     dialogues: int
+    data_hash: str = ""  # of the first and the last dialogue
     step: int = 0
     place: Place = (0, 0, 0)  # epoch, pool, batch of the next step
     loss: dict[str, list[float]] = field(default_factory=dict)  # name -> total loss of each step
@@ -107,6 +108,12 @@ def load_training(
     if not file.exists():
         return record
     saved = load_json(file)
+    absent = [name for name in (*(one.name for one in fields(TrainRecord)), "tensors") if name not in saved]
+    if absent:
+        raise CheckpointError(
+            f"expected the record of a training in {file}, found one without {', '.join(absent)}; choose another "
+            "folder, or remove the file to begin anew"
+        )
     if not resume:
         raise CheckpointError(
             f"expected {out} to hold no training yet, found one at step {saved['step']}; resume it, or choose another "
@@ -137,7 +144,7 @@ def load_training(
 def _refuse_differences(file: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [
         f"{field} was {old!r} and is now {new!r}"
-        for part in ("config", "drafts", "dialogues")
+        for part in ("config", "drafts", "dialogues", "data_hash")
         for field, old, new in _differences(part, saved.get(part), now[part])
     ]
     if differing:

@@ -13,6 +13,7 @@ Nothing random is carried from step to step: the order of batches follows from (
 (seed, step). A resumed training is therefore bitwise the uninterrupted one on a CPU.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -125,6 +126,8 @@ def train(
     if evaluate is None and prompts:
         evaluate = acceptance_on(target, prompts)
     run = _Run(target, dict(drafts), config, len(dialogues), Path(out) if out else None)
+    ends = repr([dialogues[i] for i in {0, len(dialogues) - 1}]) if len(dialogues) else ""
+    run.record.data_hash = hashlib.sha256(ends.encode()).hexdigest()[:16]
     if out:
         run.record = load_training(out, run.record, run.drafts, run.optimizers, run.best, resume)
     record, run.saved = run.record, run.record.step

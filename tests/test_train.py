@@ -278,3 +278,9 @@ def test_learning_rate_warms_up_then_decays(decay, expected):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TrainConfig(**wrong)
+
+
+def test_other_dialogues_are_not_resumed_on(target, dialogues, tmp_path) -> None:
+    train(target, {"one": draft(target)}, dialogues, QUICK, out=tmp_path)
+    with pytest.raises(CheckpointError, match="data_hash"):
+        train(target, {"one": draft(target)}, dialogues[::-1], QUICK, out=tmp_path, resume=True)
