@@ -13,6 +13,10 @@ from fspad_ref import Draft, DraftConfig, Target
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="the statistical tests at full power, about 20 minutes")
+
+
 def tiny_target(seed: int = 0, dtype: torch.dtype = torch.float64, **sizes) -> Target:
     """A random Llama, small enough to decode in milliseconds and spread out enough to be interesting to sample from."""
     settings = dict(
