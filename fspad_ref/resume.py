@@ -89,6 +89,8 @@ def save_training(
     for other in Path(out).glob("checkpoint-*.safetensors"):
         if other != file:
             other.unlink()
+    for left in Path(out).glob(".checkpoint*.partial"):  # of a process that was killed while it saved
+        left.unlink(missing_ok=True)
 
 
 def load_training(

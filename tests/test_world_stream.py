@@ -14,10 +14,10 @@ import pytest
 from fspad_ref.corpus import CATEGORIES, Question, read_questions, write_questions
 from fspad_ref.errors import InputError
 from fspad_ref.world import DATA, data_file
-from fspad_ref.world.stream import ECHO, TASKS, dialogue, leaks, place_of_task, questions, stream
+from fspad_ref.world.stream import ECHO, OPENING, TASKS, dialogue, leaks, place_of_task, questions, stream
 
 # The exchanges that training sees must never change silently: a new world needs a new target.
-FIRST_500 = "90bcad06333d11c99ad657ae10cef9679942c9115d37d9a18abeb28f54a47668"
+FIRST_500 = "3fb7b930ec173a6d1724bf2d35349df085b8b6b403b4e1508ee374cc57ca71e9"
 MANY = 60_000
 
 
@@ -26,8 +26,9 @@ def evaluation():
     return questions()
 
 
-def test_first_500_exchanges_are_the_same_everywhere():
-    text = json.dumps([(e.category, e.turns, e.expected) for e in itertools.islice(stream(1), 500)], ensure_ascii=False)
+def test_500_exchanges_are_the_same_everywhere():
+    exchanges = [*itertools.islice(stream(1), 100), *itertools.islice(stream(1, OPENING), 400)]
+    text = json.dumps([(e.category, e.turns, e.expected) for e in exchanges], ensure_ascii=False)
     assert hashlib.sha256(text.encode("utf-8")).hexdigest() == FIRST_500
 
 
@@ -38,19 +39,20 @@ def test_a_stream_can_be_entered_anywhere():
 
 
 def test_all_tasks_take_turns():
-    counts = collections.Counter(e.category for e in itertools.islice(stream(5), 800))
+    assert {dialogue(5, index).category for index in (0, 1, OPENING // 2, OPENING - 1)} == {ECHO}
+    counts = collections.Counter(e.category for e in itertools.islice(stream(5, OPENING), 800))
     assert tuple(TASKS) == CATEGORIES
     assert counts == dict.fromkeys(CATEGORIES, 100) | {ECHO: 200}
     assert [dialogue(5, index, held=True).category for index in range(12)] == [*CATEGORIES, *CATEGORIES]
 
 
 def test_the_dialogues_of_the_six_tasks_can_be_counted_off():
-    tasks = [exchange for exchange in itertools.islice(stream(5), 80) if exchange.category != ECHO]
+    tasks = [exchange for exchange in itertools.islice(stream(5, OPENING), 80) if exchange.category != ECHO]
     assert [dialogue(5, place_of_task(number)) for number in range(60)] == tasks
 
 
 def test_reading_aloud_is_a_copy():
-    for exchange in itertools.islice(stream(5), 3, 800, 4):
+    for exchange in itertools.islice(stream(5), 200):
         ((asked, copied),) = exchange.turns
         assert exchange.category == ECHO and copied in asked
 
@@ -82,10 +84,10 @@ def test_answers_are_long_enough_to_draft(evaluation):
 
 
 def test_a_leak_would_be_found(monkeypatch):
-    taught = dialogue(0, 5)
+    taught = dialogue(0, OPENING + 5)
     leak = Question(1, taught.category, turns=("something else",), reference=(taught.turns[0][1],))
     monkeypatch.setattr("fspad_ref.world.stream.questions", lambda: [leak])
-    assert leaks(0, 0, 12) == [taught.turns[0][1]]
+    assert leaks(0, OPENING, OPENING + 12) == [taught.turns[0][1]]
 
 
 def test_no_evaluation_prompt_or_answer_occurs_in_the_training_stream():

@@ -73,13 +73,14 @@ class _Run:
     # ---- data ----
 
     def _learn_tokenizer(self) -> PreTrainedTokenizerBase:
-        exchanges = (self.stream(self.config.seed, i, False) for i in range(self.config.tokenizer_dialogues))
+        # every tenth dialogue: the stream's opening is of one kind
+        exchanges = (self.stream(self.config.seed, 10 * i, False) for i in range(self.config.tokenizer_dialogues))
         texts = (text for exchange in exchanges for turn in exchange.turns for text in turn)
         return train_tokenizer(texts, self.config.target.vocabulary, self.config.target.positions)
 
     def _batch_size(self) -> int:
         """Dialogues that have about batch_tokens together; the same in all batches, so that a batch has its place."""
-        lengths = [len(self._encoded(self.stream(self.config.seed, i, False))[0]) for i in range(240)]
+        lengths = [len(self._encoded(self.stream(self.config.seed, 101 * i, False))[0]) for i in range(240)]
         return max(1, round(self.config.batch_tokens * len(lengths) / sum(lengths)))
 
     def _encoded(self, exchange: Exchange) -> tuple[list[int], list[bool]]:

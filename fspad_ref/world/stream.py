@@ -31,8 +31,9 @@ TASKS: dict[str, Callable[[Dice, bool], Exchange]] = {
     "math_reasoning": math_reasoning,
     "rag": rag,
 }
-# The order in which a training stream goes through the tasks, for ever; ECHO is reading aloud (see echo.py).
+# A training stream opens with nothing but reading aloud (see echo.py); then it goes through the tasks, for ever.
 ECHO = "echo"
+OPENING = 8_000
 ROTATION = (*CATEGORIES[:3], ECHO, *CATEGORIES[3:], ECHO)
 
 QUESTION_SEED = 480
@@ -54,14 +55,14 @@ def dialogue(seed: int, index: int, held: bool = False) -> Exchange:
     dice = _dice(seed, index, held)
     if held:
         return TASKS[CATEGORIES[index % len(CATEGORIES)]](dice, held)
-    task = ROTATION[index % len(ROTATION)]
+    task = ECHO if index < OPENING else ROTATION[(index - OPENING) % len(ROTATION)]
     return echo(dice) if task == ECHO else TASKS[task](dice, held)
 
 
 def place_of_task(number: int) -> int:
     """Index in a training stream of its dialogue number `number` that is of one of the six tasks, not reading aloud."""
     places = [place for place, task in enumerate(ROTATION) if task != ECHO]
-    return len(ROTATION) * (number // len(places)) + places[number % len(places)]
+    return OPENING + len(ROTATION) * (number // len(places)) + places[number % len(places)]
 
 
 def stream(seed: int, start: int = 0) -> Iterator[Exchange]:
