@@ -112,8 +112,8 @@ def test_the_quoted_passage_is_a_passage():
 def test_there_is_enough_to_talk_about():
     dice = Dice(6)
     assert len(KINDS) >= 12 and len(REPORTS) >= 15 and len(TALKS) + len(STORIES) >= 12
-    people, towns, firms = ({make(dice) for _ in range(4000)} for make in (names.person, names.town, names.firm))
-    assert len(people) > 3900 and len(towns) > 2000 and len(firms) > 2500
+    people, towns, firms = ({make(dice) for _ in range(8000)} for make in (names.person, names.town, names.firm))
+    assert len(people) > 7500 and len(towns) > 2000 and len(firms) > 2500
 
 
 def test_patterns():

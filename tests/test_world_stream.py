@@ -17,7 +17,7 @@ from fspad_ref.world import DATA, data_file
 from fspad_ref.world.stream import ECHO, OPENING, TASKS, dialogue, leaks, place_of_task, questions, stream
 
 # The exchanges that training sees must never change silently: a new world needs a new target.
-FIRST_500 = "3fb7b930ec173a6d1724bf2d35349df085b8b6b403b4e1508ee374cc57ca71e9"
+FIRST_500 = "9530686411d2b487b30e32c5851f72c1b80529e909873a293b05ffe2e63bf655"
 MANY = 60_000
 
 

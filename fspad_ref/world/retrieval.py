@@ -25,7 +25,7 @@ ANSWERS = (
     "The answer is {v}, [because|since|for] {s} {told}, {asref}. {more}|"
     "{ref} [puts it like this|reads|has the answer|answers this|is clear here]: \"{quote}\" [So|Therefore] "
     "[it is|the answer is|we get] {v}. {end}|"
-    "{v}. [In|We find this in|This stands in] {ref}[, where we read]: \"{quote}\" {end}"
+    "{v}. [We read in|We find this in|This stands in] {ref}: \"{quote}\" {end}"
 )
 BANKS = {
     "says": "says|states|tells us|reports|explains|notes|mentions|makes it clear|lets us know|informs us",
