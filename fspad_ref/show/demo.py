@@ -59,11 +59,11 @@ class DemoConfig:
     tree: TreeConfig = field(default_factory=lambda: TreeConfig(top_k=8, depth=4, total_tokens=32))
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=160,
+            steps=150,
             tokens_per_batch=512,
             learning_rate=6e-3,
             warmup_steps=30,
-            evaluate_every=40,
+            evaluate_every=50,
             checkpoint_every=0,
             seed=1,
         )
