@@ -23,11 +23,11 @@ class PretrainConfig:
     batch_tokens: int = 2048  # after 140,000 tokens the held-out loss is lower by 0.3 to 0.4 than with 4096
     row_tokens: int = 256
     prompt_weight: float = 0.1  # of a question's tokens in the loss; an answer's count 1
-    matrix_rate: float = 0.02  # Muon's step size
-    other_rate: float = 3e-3  # AdamW's, for the embedding and the norms
+    matrix_rate: float = 0.012  # Muon's step size
+    other_rate: float = 2e-3  # AdamW's, for the embedding and the norms
     weight_decay: float = 0.01  # of the matrices
     warmup: float = 0.02  # share of the budget
-    decay: float = 0.4  # share of the budget
+    decay: float = 0.7  # share of the budget
     clip: float = 1.0  # gradient norm of what AdamW updates; Muon's step does not depend on the norm
     micro_batches: int = 2  # four rows at a time suit a core's cache: 15 % faster than eight; on a GPU give 1
     tokenizer_dialogues: int = 6000
