@@ -87,6 +87,11 @@ class Target:
     def max_positions(self) -> int:
         return self.config.max_position_embeddings
 
+    def synchronize(self) -> None:
+        """Wait for the device: kernels run behind Python's back there, and a clock read without this means nothing."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def identity(self) -> dict[str, str | None]:
         """Fingerprints by which a draft knows its target again: of the tokenizer (None without one), of the embedding.
 

@@ -126,7 +126,7 @@ def train(
     if evaluate is None and prompts:
         evaluate = acceptance_on(target, prompts)
     run = _Run(target, dict(drafts), config, len(dialogues), Path(out) if out else None)
-    ends = repr([dialogues[i] for i in {0, len(dialogues) - 1}]) if len(dialogues) else ""
+    ends = repr((dialogues[0], dialogues[len(dialogues) - 1])) if len(dialogues) else ""
     run.record.data_hash = hashlib.sha256(ends.encode()).hexdigest()[:16]
     if out:
         run.record = load_training(out, run.record, run.drafts, run.optimizers, run.best, resume)
@@ -196,7 +196,7 @@ class _Run:
         ids, mask = batch.input_ids.to(device), trained_positions(batch.response).to(device)  # (B, T), (B, T-1)
         # Padding stands on the right, where causal attention hides it: neither target nor draft needs a mask for it.
         features = self.target.features(ids)  # (B, T) -> (B, T, D)
-        _synchronize(device)
+        self.target.synchronize()
         record.target_seconds += time.perf_counter() - began
 
         noisy = features[:, :-1] + self._noise(features[:, :-1])
@@ -214,7 +214,7 @@ class _Run:
             optimizer.param_groups[0]["lr"] = self.config.learning_rate_at(record.step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        _synchronize(device)
+        self.target.synchronize()
 
         record.step, record.place = record.step + 1, batch.following
         record.tokens, record.positions = record.tokens + batch.tokens, record.positions + int(mask.sum())
@@ -271,8 +271,3 @@ class _Run:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":  # kernels run behind Python's back there; a clock read without this means nothing
-        torch.cuda.synchronize(device)

@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="the statistical tests at full power, about 20 minutes")
+    parser.addoption("--long", action="store_true", help="the statistical tests at full power; slow")
 
 
 def tiny_target(seed: int = 0, dtype: torch.dtype = torch.float64, **sizes) -> Target:

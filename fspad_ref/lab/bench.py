@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from fspad_ref.checkpoint import save_json
@@ -185,13 +184,13 @@ def _timed(
     target: Target, draft: Draft | None, ids: list[int], max_new_tokens: int, sampling: SamplingConfig, tree: TreeConfig
 ) -> tuple[Generation, float]:
     settings = dict(max_new_tokens=max_new_tokens, eos_token_id=target.tokenizer.eos_token_id, sampling=sampling)
-    _synchronize(target)
+    target.synchronize()
     began = time.perf_counter()
     if draft is None:
         result = autoregressive_generate(target, ids, **settings)
     else:
         result = speculative_generate(target, draft, ids, tree=tree, **settings)
-    _synchronize(target)
+    target.synchronize()
     return result, time.perf_counter() - began
 
 
@@ -200,11 +199,6 @@ def _warm_up(target: Target, methods: Mapping[str, Draft | None], question: Ques
     ids = prompt_ids(target.tokenizer, [], question.turns[0])
     for draft in methods.values():
         _timed(target, draft, ids, 16, SamplingConfig(), tree)
-
-
-def _synchronize(target: Target) -> None:
-    if target.device.type == "cuda":
-        torch.cuda.synchronize(target.device)
 
 
 def _rotated(names: list[str], by: int) -> list[str]:
