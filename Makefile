@@ -1,5 +1,6 @@
 # make demo    train two small drafts, decode, print tau and speedup, write the figures to out/
-# make test    import contracts, ruff, pytest
+# make test    import contracts, ruff, pytest, and every chapter against its stored outputs
+# make notebooks    run all chapters from top to bottom and write them back with their outputs
 # make lab     open JupyterLab
 # Each does its own set-up in .venv, once. pip's own variables work from outside: where plain torch would bring gigabytes
 # of CUDA that you do not need, put the address of PyTorch's index of CPU builds into PIP_EXTRA_INDEX_URL.
@@ -10,9 +11,10 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout=300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab clean
+.PHONY: help setup demo test lint notebooks lab clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -37,7 +39,10 @@ lint: $(STAMP)
 
 # One thread a worker: with several workers torch's own threads only get in each other's way.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope tests notebooks $(NBVAL)
+
+notebooks: $(STAMP)
+	$(BIN)/python notebooks/rebuild.py
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab

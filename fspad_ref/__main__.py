@@ -27,6 +27,7 @@ COMMANDS = {
     "check": Command("show.check", "CheckConfig", "check", "show environment, device, versions, and what will run"),
     "generate": Command("show.stream", "GenerateConfig", "generate", "answer a prompt, with accepted tokens marked"),
     "bench": Command("lab.bench", "BenchConfig", "bench", "measure tau and speedup on question files"),
+    "tune": Command("lab.tune", "TuneConfig", "tune", "choose the tree size that decodes fastest on this machine"),
     "train": Command("show.drafts", "DraftsConfig", "train_drafts", "train drafts for a target"),
     "train-target": Command("world.pretrain", "PretrainConfig", "pretrain", "train the built-in target from nothing"),
     "check-target": Command("show.exam", "ExamConfig", "exam", "score the built-in target's answers"),

@@ -10,7 +10,10 @@ Two promises:
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +22,56 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fspad_ref.errors import CheckpointError
+from fspad_ref.errors import CheckpointError, SaveError
 
 
 def save_atomic(path: str | Path, writer: Callable[[Path], None]) -> None:
     """Let `writer` write a file beside `path`, force it to the disk, and rename it to `path`.
 
-    Raises whatever `writer` raises; `path` is then what it was before, and the partial file is removed.
+    Raises SaveError, which is an OSError too, if the system refuses a write or a rename, else whatever `writer`
+    raises. `path` is then what it was before, and the partial file is removed.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path, renamed = Path(path), False
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         writer(partial)
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+        renamed = True
         _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        number = _system_error(error)
+        if number is None:
+            raise
+        raise _save_error(path, number, renamed) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _system_error(error: OSError | SafetensorError) -> int | None:
+    """The operating system's number of an error; safetensors puts it into its message. None: it is of another kind."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None
+
+
+def _save_error(path: Path, number: int, renamed: bool) -> SaveError:
+    """What was to be written, what stopped it, what stands at `path` now, and what to do."""
+    folder = next(one for one in path.absolute().parents if one.is_dir())
+    free = shutil.disk_usage(folder).free
+    if renamed:
+        state = f"{path} is the new file already, but a power cut may undo that"
+    else:
+        state = f"the {path.name} saved before is untouched" if path.exists() else f"there is no {path.name} yet"
+    return SaveError(
+        number,
+        f"expected to write {path}, found: {os.strerror(number)} ({free / 1e6:,.0f} MB are free there). "
+        f"Free some space or choose a folder that can be written to, then save again; {state}.",
+    )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -105,7 +139,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         with open(path, "rb") as file:
             start = file.read(2)
-        kind = "a pickle" if start in (b"\x80\x02", b"\x80\x04", b"PK") else "a damaged or truncated file"
+        pickled = start == b"PK" or (start[:1] == b"\x80" and start[1:] <= b"\x05")  # a zip of pickles, or a bare one
+        kind = "a pickle" if pickled else "a damaged or truncated file"
         raise CheckpointError(
             f"expected safetensors in {path}, found {kind} ({error}). "
             "Download or save it again; a pickle must be named .bin to be read as one."
@@ -138,6 +173,6 @@ def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], sou
     ]
     if faults:
         raise CheckpointError(
-            f"{source} does not fit this model: {'; '.join(faults)}. "
+            f"expected the tensors of this model in {source}, found others: {'; '.join(faults)}. "
             "Check that the file and the config belong together."
         )

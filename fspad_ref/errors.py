@@ -21,6 +21,10 @@ class CheckpointError(FspadError, ValueError):
     """A file of weights or settings is missing, damaged, or not of the expected kind."""
 
 
+class SaveError(FspadError, OSError):
+    """A file could not be written: a full disk, a failing rename, a folder without permission. `errno` says which."""
+
+
 class TargetMismatch(FspadError, ValueError):
     """A draft was made for a target other than the one it is used with."""
 

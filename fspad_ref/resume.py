@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from fspad_ref.batches import Place
 from fspad_ref.checkpoint import check_names, load_json, load_tensors, save_json, save_tensors
 from fspad_ref.draft import Draft
-from fspad_ref.errors import CheckpointError
+from fspad_ref.errors import CheckpointError, SaveError
 
 CHECKPOINT = "checkpoint.json"
 
@@ -75,7 +75,10 @@ def save_training(
     optimizers: Mapping[str, Optimizer],
     best: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
-    """Write a checkpoint into the folder `out`, then remove the one before it."""
+    """Write a checkpoint into the folder `out`, then remove the one before it.
+
+    Raises SaveError, an OSError, naming the checkpoint that a training can go on from.
+    """
     tensors = {}
     for name, draft in drafts.items():
         tensors |= {f"weights/{name}/{key}": value for key, value in draft.state_dict().items()}
@@ -83,14 +86,30 @@ def save_training(
         for key, parameter in draft.named_parameters():
             moments = optimizers[name].state[parameter]
             tensors |= {f"optimizer/{name}/{key}/{moment}": value for moment, value in moments.items()}
-    file = Path(out) / f"checkpoint-{record.step}.safetensors"
-    save_tensors(file, tensors)
-    save_json(Path(out) / CHECKPOINT, asdict(record) | {"tensors": file.name})
-    for other in Path(out).glob("checkpoint-*.safetensors"):
-        if other != file:
-            other.unlink()
-    for left in Path(out).glob(".checkpoint*.partial"):  # of a process that was killed while it saved
-        left.unlink(missing_ok=True)
+    out, file = Path(out), Path(out) / f"checkpoint-{record.step}.safetensors"
+    try:
+        save_tensors(file, tensors)
+        save_json(out / CHECKPOINT, asdict(record) | {"tensors": file.name})
+        for other in out.glob("checkpoint-*.safetensors"):
+            if other != file:
+                other.unlink()
+        # of a process that was killed while it saved; .tmp is how safetensors names a file that it is writing
+        for left in (*out.glob(".checkpoint*.partial"), *out.glob(".tmp??????")):
+            left.unlink(missing_ok=True)
+    except SaveError as error:
+        raise SaveError(error.errno, f"{error.strerror} {_way_on(out)}") from error
+    except OSError as error:
+        found = f"expected to remove old files from {out}, found: {error.strerror}. Remove them yourself."
+        raise SaveError(error.errno, f"{found} {_way_on(out)}") from error
+
+
+def _way_on(out: Path) -> str:
+    """Where a training whose save failed can go on from."""
+    try:
+        step = load_json(out / CHECKPOINT)["step"]
+    except CheckpointError:
+        return f"There is no checkpoint in {out} yet: begin anew."
+    return f"The last good checkpoint is that of step {step} in {out}: resume from there."
 
 
 def load_training(

@@ -11,6 +11,7 @@ token t+1, one linear map away from its logits (FSPAD, section 3; EAGLE, section
 
 import hashlib
 from collections.abc import Iterable
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -59,13 +60,13 @@ class Target:
             model, info = AutoModelForCausalLM.from_pretrained(
                 path, dtype=getattr(torch, dtype), output_loading_info=True, **kwargs
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise CheckpointError(
                 f"expected a Hugging Face causal LM at {path!r}, found: {error} "
                 "Give a folder with config.json and model.safetensors, or a Hub id."
             ) from error
         refuse_damaged(model, info["missing_keys"], path)
-        return cls(model.to(device), load_tokenizer(path))
+        return cls(model.to(device), load_tokenizer(path, kwargs["trust_remote_code"]))
 
     @property
     def config(self):
@@ -234,9 +235,17 @@ def refuse_damaged(model: nn.Module, missing: Iterable[str], path: str) -> None:
             )
 
 
-def load_tokenizer(path: str):
-    """The tokenizer saved with a model, or None if the folder has none."""
+def load_tokenizer(path: str, trust_remote_code: bool = False):
+    """The tokenizer saved with a model, or None if the folder has none.
+
+    Raises CheckpointError for a tokenizer that brings its own code, unless that is trusted.
+    """
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(
+                f"expected a tokenizer that transformers knows at {path!r}, found one with code of its own. Read that "
+                "code, and if you trust it pass trust_remote_code=True."
+            ) from error
         return None

@@ -118,7 +118,8 @@ def train(
     resume: go on from the checkpoint in `out`, if there is one.
 
     On return every draft holds the weights with its best tau. Raises NonFiniteLoss (nothing of that step is applied),
-    CheckpointError for a checkpoint of another training, InputError for dialogues that cannot be used.
+    CheckpointError for a checkpoint of another training, SaveError if one cannot be written, InputError for dialogues
+    that cannot be used.
     """
     if target.dtype not in (torch.float32, torch.float64):
         raise ConfigError(f"expected float32 or float64 weights to train, found {target.dtype}, in which small updates "

@@ -15,9 +15,10 @@ def test_keep_gathers_in_place_even_where_source_and_destination_overlap():
         keys, values = cache.write(layer, numbers + 100 * layer, -numbers)
     assert keys.shape == (1, 1, 8, 1) and cache.length == 8
     cache.keep(3, torch.tensor([0, 1, 2, 4]))
-    assert cache.length == 7
-    assert cache.kv[0, 0, 0, 0, :7, 0].tolist() == [0, 1, 2, 3, 4, 5, 7]
-    assert cache.kv[1, 1, 0, 0, :7, 0].tolist() == [0, -1, -2, -3, -4, -5, -7]
+    assert cache.length == 7, "law broken: keep() leaves the prefix and as many entries as it was given rows"
+    keys, values = cache.kv[0, 0, 0, 0, :7, 0].tolist(), cache.kv[1, 1, 0, 0, :7, 0].tolist()
+    assert keys == [0, 1, 2, 3, 4, 5, 7], f"law broken: keep() gathers the kept rows to the front; found {keys}"
+    assert values == [0, -1, -2, -3, -4, -5, -7], f"law broken: keep() gathers every layer; found {values}"
 
 
 def test_writing_beyond_the_capacity_is_refused():
@@ -46,9 +47,13 @@ def test_tree_forward_equals_one_forward_a_path_and_keep_equals_a_fresh_prefill(
     for v in range(7):
         path = above[v].nonzero().flatten()
         alone = target.features(torch.cat((prefix, tokens[path][None]), dim=1))[0, -1]
-        torch.testing.assert_close(features[v], alone, rtol=0, atol=1e-6)
+        assert features[v].allclose(alone, rtol=0, atol=1e-6), (
+            f"law broken: the tree forward gives node {v} another feature than a forward of its path alone"
+        )
     path = above[6].nonzero().flatten()
     cache.keep(7, path)
     fresh = target.new_cache(30)
     target.features(torch.cat((prefix, tokens[path][None]), dim=1), cache=fresh)
-    torch.testing.assert_close(cache.kv[..., : cache.length, :], fresh.kv[..., : fresh.length, :], rtol=0, atol=1e-6)
+    assert cache.length == fresh.length, "law broken: after keep() the cache holds prefix and path"
+    ours, theirs = (one.kv[..., : fresh.length, :] for one in (cache, fresh))
+    assert ours.allclose(theirs, rtol=0, atol=1e-6), "law broken: after keep() the cache equals a fresh prefill"

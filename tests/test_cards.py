@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fspad_ref.errors import InputError
-from fspad_ref.show.cards import replace_section, results_section
+from fspad_ref.show.cards import replace_section, results_section, sections
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = {"README.md": ["results"], "data/README.md": ["target", "scores", "samples", "drafts", "calibration"]}
@@ -16,6 +16,13 @@ def test_the_documents_have_the_markers(path, name):
     text = (ROOT / path).read_text(encoding="utf-8")
     assert "new text" in replace_section(text, name, "new text")
     assert replace_section(replace_section(text, name, "one"), name, "two") == replace_section(text, name, "two")
+
+
+@pytest.mark.parametrize("path", SECTIONS)
+def test_the_documents_say_what_was_recorded(path):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    for name, recorded in sections(ROOT)[ROOT / path].items():
+        assert replace_section(text, name, recorded) == text, f"{name}: run python -m fspad_ref.show.cards"
 
 
 def test_a_section_without_markers_is_refused():

@@ -9,6 +9,7 @@ from transformers import RepetitionPenaltyLogitsProcessor
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, fspad_generate, speculative_generate
 from fspad_ref.errors import InputError, TargetMismatch
+from fspad_ref.generate import Generation, Stop
 
 PROMPT = [2, 7, 5, 11, 3]
 SETTINGS = [
@@ -27,10 +28,11 @@ TREES = [TreeConfig(4, 3, 20), TreeConfig(1, 5, 7), TreeConfig(6, 1, 1), TreeCon
 def test_same_tokens_with_and_without_a_draft(target, draft, sampling, tree):
     plain = autoregressive_generate(target, PROMPT, max_new_tokens=40, sampling=sampling)
     fast = speculative_generate(target, draft, PROMPT, max_new_tokens=40, sampling=sampling, tree=tree)
-    assert fast.tokens == plain.tokens
+    assert fast.tokens == plain.tokens, "law broken: for one seed the text is that of plain decoding"
     assert plain.tau == 1.0 and fast.tau >= 1.0
-    # each round emits its accepted tokens and one more; the length cap may cut the last round short
-    assert 0 <= sum(fast.accepted) + len(fast.accepted) - (len(fast.tokens) - 1) <= 1
+    # the length cap may cut the last round short
+    extra = sum(fast.accepted) + len(fast.accepted) - (len(fast.tokens) - 1)
+    assert 0 <= extra <= 1, "law broken: a round emits its accepted tokens and one more, the bonus token"
 
 
 def test_greedy_equals_transformers_own_generate(target, draft):
@@ -52,8 +54,27 @@ def test_stopping_is_truncation(target, sampling):
             result = speculative_generate(
                 target, draft, PROMPT, max_new_tokens=cap, eos_token_id=[eos], sampling=sampling, tree=TREES[0]
             )
-            assert result.tokens == expected
+            assert result.tokens == expected, f"law broken: stopping is truncation (EOS {eos}, cap {cap})"
             assert sum(result.accepted) <= max(len(expected) - 1, 0)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_an_end_token_cuts_a_block_wherever_it_stands(place):
+    """Blocks of four tokens, three of them drafted: longer than a random draft's above."""
+    block = [5 if i == place else 9 for i in range(4)]
+    result = Generation()
+    assert Stop(10, 5, None, None).take(result, block, accepted=3), "law broken: the text ends with the first EOS"
+    assert result.tokens == block[: place + 1], "law broken: nothing stands behind the first EOS"
+    assert result.accepted == [min(3, place + 1)], "law broken: drafted tokens that are cut off do not count"
+
+
+@pytest.mark.parametrize("room", range(1, 5))
+def test_the_length_cap_cuts_a_block_wherever_it_falls(room):
+    result = Generation()
+    ended = Stop(room, None, None, None).take(result, [9, 8, 7, 6], accepted=3)
+    assert ended, "law broken: the text ends at max_new_tokens"
+    assert result.tokens == [9, 8, 7, 6][:room], "law broken: max_new_tokens is honoured within a block too"
+    assert result.accepted == [min(3, room)], "law broken: drafted tokens that are cut off do not count"
 
 
 def test_counts_of_the_shortest_texts(target, draft):
@@ -76,7 +97,7 @@ def test_path_dependent_processors_see_each_nodes_own_text(target, draft):
     for sampling in SETTINGS[:2]:
         plain = autoregressive_generate(target, PROMPT, max_new_tokens=30, sampling=sampling, processors=processors)
         fast = speculative_generate(target, draft, PROMPT, max_new_tokens=30, sampling=sampling, processors=processors)
-        assert fast.tokens == plain.tokens
+        assert fast.tokens == plain.tokens, "law broken: processors see every node with that node's own text"
     without = autoregressive_generate(target, PROMPT, max_new_tokens=30)
     assert without.tokens != autoregressive_generate(target, PROMPT, max_new_tokens=30, processors=processors).tokens
 
@@ -94,7 +115,9 @@ def test_adapter_for_model_generate(target, draft, settings):
         settings.get("temperature", 0.0), settings.get("top_p", 1.0), settings.get("top_k", 0), seed
     )
     plain = autoregressive_generate(target, PROMPT, max_new_tokens=20, eos_token_id=1, sampling=sampling)
-    assert out[0].tolist() == PROMPT + plain.tokens
+    assert out[0].tolist() == PROMPT + plain.tokens, (
+        "law broken: temperature, top-k and top-p mean what they mean in model.generate"
+    )
 
 
 @pytest.mark.parametrize(

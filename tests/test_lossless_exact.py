@@ -202,9 +202,8 @@ def targets_law(seed: int) -> dict:
 def test_the_emitted_text_has_exactly_the_targets_law(one_round):
     for seed in SEEDS:
         distance = distance_from_target(one_round, seed)
-        assert distance == 0, (
-            f"law broken: {one_round.__name__} is off the target by {float(distance):.3g} in world {seed}"
-        )
+        off = f"{one_round.__name__} is {float(distance):.3g} off in world {seed}"
+        assert distance == 0, f"law broken: the emitted text has exactly the target's law; {off}"
 
 
 def test_the_worlds_hold_what_can_go_wrong():

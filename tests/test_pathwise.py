@@ -131,7 +131,7 @@ def test_every_draft_gives_the_text_of_plain_decoding(world, kind):
         for name, tree in TREES.items():
             settings = dict(max_new_tokens=LENGTH, sampling=sampling, tree=tree)
             fast = speculative_generate(target, drafts[kind], PROMPT, **settings)
-            assert fast.tokens == text, f"{kind} draft, {name} tree, {sampling}: not the target's text"
+            assert fast.tokens == text, f"law broken: the text is the target's ({kind} draft, {name} tree, {sampling})"
 
 
 def test_the_drafts_are_as_good_and_as_bad_as_they_should_be(world):
@@ -177,11 +177,12 @@ class Inspector:
         fresh_draft = draft.new_cache(text.shape[1])
         draft(expected[:, : text.shape[1] - 1], text[:, 1:], cache=fresh_draft)
         for found, wanted in ((cache, fresh), (draft_cache, fresh_draft)):
-            assert found.length == wanted.length, "the cache holds another number of tokens than the text"
-            held = slice(0, wanted.length)
-            torch.testing.assert_close(found.kv[..., held, :], wanted.kv[..., held, :], rtol=0, atol=1e-10)
+            assert found.length == wanted.length, "law broken: a cache holds as many tokens as the text"
+            ours, theirs = (one.kv[..., : wanted.length, :] for one in (found, wanted))
+            assert ours.allclose(theirs, rtol=0, atol=1e-10), "law broken: a cache equals a fresh prefill of the text"
             found.kv[..., found.length :, :] = torch.nan
-        torch.testing.assert_close(node_features, expected[:, -accepted - 1 :], rtol=0, atol=1e-10)
+        ours, theirs = node_features, expected[:, -accepted - 1 :]
+        assert ours.allclose(theirs, rtol=0, atol=1e-10), "law broken: the draft gets the features of a fresh prefill"
         self.kept.append(accepted)
         return out
 
@@ -201,7 +202,7 @@ def test_after_every_round_both_caches_equal_a_fresh_prefill(world, kind, tree, 
             dirty = speculative_generate(target, drafts[kind], PROMPT, **settings)
         assert len(inspector.kept) == len(clean.accepted)
         # a NaN that reached the draft would change its trees, one that reached the target the text
-        assert dirty == clean and dirty.tokens == plain[sampling]
+        assert dirty == clean and dirty.tokens == plain[sampling], "law broken: rejected cache slots reach no output"
 
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
@@ -235,12 +236,11 @@ def test_stopping_is_truncation(world, sampling, processors):
             expected = full[: min(end, cap)]
             assert autoregressive_generate(target, PROMPT, **ending).tokens == expected
             fast = speculative_generate(target, drafts["oracle"], PROMPT, tree=TREES["all nodes"], **ending)
-            assert fast.tokens == expected, f"EOS {eos} at {end - 1}, max_new_tokens {cap}: not plain truncation"
+            assert fast.tokens == expected, f"law broken: stopping is truncation (EOS {eos} at {end - 1}, cap {cap})"
             assert sum(fast.accepted) <= max(len(expected) - 1, 0)
 
 
 # --- greedy in bfloat16: identical, or certified ---------------------------------------------------------------------
-
 
 WORDS = 2000  # of so many, the best two are often close
 
@@ -267,8 +267,8 @@ def certify(reference: list[int], found: list[int], logits_after, error: float) 
         return True
     place = next(i for i, (a, b) in enumerate(zip(reference, found, strict=True)) if a != b)
     first, second = logits_after(reference[:place]).topk(2).values.tolist()
-    gap = f"{first - second:.4g} apart, more than twice {error:.4g}, the largest error of a tree forward"
-    assert first - second <= 2 * error, f"token {place} differs, where the reference's top two scores are {gap}"
+    gap = f"the reference's top two scores are {first - second:.4g} apart, the largest error is {error:.4g}"
+    assert first - second <= 2 * error, f"law broken: texts part at near-ties alone; token {place} differs, where {gap}"
     return False
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 import fspad_ref.checkpoint
 from fspad_ref.batches import batches
 from fspad_ref.checkpoint import load_json
-from fspad_ref.errors import NonFiniteLoss
+from fspad_ref.errors import NonFiniteLoss, SaveError
 from fspad_ref.train import TrainConfig, train
 
 CONFIG = TrainConfig(steps=6, tokens_per_batch=80, warmup_steps=2, evaluate_every=0, checkpoint_every=2)
@@ -50,7 +50,7 @@ def in_process(work, *arguments) -> int:
     """The exit code of a process that does `work`; -9 if it was killed."""
     process = PROCESSES.Process(target=work, args=arguments)
     process.start()
-    process.join(60)
+    process.join(600)
     assert process.exitcode is not None, "the training process hangs"
     return process.exitcode
 
@@ -139,10 +139,14 @@ def test_killed_before_each_thing_a_save_does_to_the_disk(straight, tmp_path):
 
 
 def test_killed_in_the_middle_of_a_file(straight, tmp_path):
+    """What the killed process leaves behind, ours and safetensors' own half-written file, is swept up later."""
     assert in_process(run_until_half_a_file, tmp_path) == -signal.SIGKILL
     assert_whole_checkpoint(tmp_path, {2})
+    assert list(tmp_path.glob(".*.partial"))
+    (tmp_path / ".tmpa1B2c3").write_bytes(b"half")  # so safetensors names the file that it writes before it renames it
     assert in_process(run, tmp_path) == 0
     assert_same(tmp_path, straight)
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
@@ -154,7 +158,7 @@ def test_killed_from_outside(straight, tmp_path, step):
     while listen.recv() < step:
         pass
     process.kill()
-    process.join(60)
+    process.join(600)
     assert process.exitcode == -signal.SIGKILL or load_json(tmp_path / "checkpoint.json")["step"] == 6
     assert in_process(run, tmp_path) == 0
     assert_same(tmp_path, straight)
@@ -201,31 +205,51 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(straight, tmp_path, monkeyp
     owner, name, number, after = STAGES[stage]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, failing(getattr(owner, name), on_call(number), after))
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(SaveError, match="expected to .*found: No space left") as error:
             run(tmp_path)
+    assert isinstance(error.value, OSError) and error.value.errno == errno.ENOSPC
     # Behind the record's rename the new checkpoint is the good one; before it, the old one.
-    behind = stage in ("flushing the folder of the record", "removing the old tensors")
-    assert_whole_checkpoint(tmp_path, {4} if behind else {2})
+    good = 4 if stage in ("flushing the folder of the record", "removing the old tensors") else 2
+    assert f"last good checkpoint is that of step {good} in {tmp_path}: resume from there" in str(error.value)
+    assert_whole_checkpoint(tmp_path, {good})
     assert not list(tmp_path.glob(".*.partial"))
     assert in_process(run, tmp_path) == 0
     assert_same(tmp_path, straight)
 
 
-def run_with_small_files(out: Path) -> None:
-    """Train where, from step 3 on, no file may grow beyond 1000 bytes: the operating system makes the write fail."""
+def test_a_full_disk_at_the_first_save_says_that_there_is_no_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", failing(os.replace, lambda *arguments: True))
+    with pytest.raises(SaveError, match=f"found: No space left.*There is no checkpoint in {tmp_path} yet: begin anew"):
+        run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_with_small_files(out: Path, errors) -> None:
+    """Train where, from step 3 on, no file may grow beyond 1000 bytes: the operating system makes the write fail.
+
+    The writer is safetensors, whose error is no OSError and carries the system's number in its text alone.
+    """
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def limit(record):
         if record.step == 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 
-    run(out, limit)
+    try:
+        run(out, limit)
+    except SaveError as error:
+        errors.send((error.errno, str(error)))
 
 
 def test_a_write_that_the_operating_system_refuses(straight, tmp_path):
-    assert in_process(run_with_small_files, tmp_path) == 1
+    listen, errors = PROCESSES.Pipe(duplex=False)
+    assert in_process(run_with_small_files, tmp_path, errors) == 0
+    errors.close()
+    number, message = listen.recv()
+    assert number == errno.EFBIG
+    assert re.search("expected to write .*checkpoint-4.*, found: File too large.*Free some space.*step 2 in", message)
     assert_whole_checkpoint(tmp_path, {2})
-    assert not list(tmp_path.glob(".*.partial"))
+    assert not list(tmp_path.glob(".*"))
     assert in_process(run, tmp_path) == 0
     assert_same(tmp_path, straight)
 

@@ -1,6 +1,7 @@
 """The built-in target's training: tokenizer, packing, Muon, growth, resume and exam, on a tiny copy task."""
 
 import json
+import math
 import random
 import signal
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fspad_ref.corpus import Dialogue, Question, encode, prompt_ids
 from fspad_ref.errors import CheckpointError, ConfigError, InputError, NonFiniteLoss
+from fspad_ref.show.cards import target_section
 from fspad_ref.world.exam import Answered, answer, card_section, check_target, scores
 from fspad_ref.world.exchange import Exchange
 from fspad_ref.world.learner import Learner
@@ -198,6 +200,15 @@ def test_growing_keeps_the_function(tokenizer, tmp_path):
         grow(model, 5)
 
 
+def test_every_layer_is_compiled_at_the_start_and_after_growing(tokenizer, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **options: compiled.append(layer))
+    learner = Learner(tiny(tmp_path, growth=((0.0, 1), (0.5, 2)), compile=True), tokenizer, 1)
+    assert compiled == [*learner.model.model.layers]
+    learner.grow_to(2)
+    assert compiled[1:] == [*learner.model.model.layers]
+
+
 # ---- training ----
 
 
@@ -236,6 +247,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, growth):
     assert resumed["loss"] == whole["loss"] and resumed["tokens"] == whole["tokens"]
     one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert one == two
+
+
+def test_a_run_goes_on_from_a_finished_target_with_new_dialogues(trained, tmp_path):
+    folder, before = trained
+    seen = []
+
+    def stream(seed, index, held):
+        seen.append(index) if not held else None
+        return copy_task(seed, index, held)
+
+    changes = {"tokens": 1500, "initial": folder, "matrix_rate": 0.003, "other_rate": 1e-3}
+    record = pretrain(tiny(tmp_path / "longer", **changes), stream)
+    assert record["before"] == json.loads((folder / "training.json").read_text())
+    size = math.ceil(record["dialogues"] / (before["dialogues"] / before["steps"]))  # batches, those before included
+    assert record["steps"] == size - before["steps"] and min(seen[-20:]) >= before["dialogues"]
+    assert record["reports"][-1]["loss"]["qa"] < before["reports"][-1]["loss"]["qa"]
+    assert "up to dialogue" in target_section(record) and target_section(record).count("Trained for") == 2
+    with pytest.raises(ConfigError, match="layers of"):
+        pretrain(tiny(tmp_path / "deeper", initial=folder, growth=((0.0, 1), (0.5, 2))), copy_task)
 
 
 def test_ctrl_c_ends_the_step_and_saves(tmp_path):

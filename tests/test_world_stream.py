@@ -14,11 +14,23 @@ import pytest
 from fspad_ref.corpus import CATEGORIES, Question, read_questions, write_questions
 from fspad_ref.errors import InputError
 from fspad_ref.world import DATA, data_file
-from fspad_ref.world.stream import ECHO, OPENING, TASKS, dialogue, leaks, place_of_task, questions, stream
+from fspad_ref.world.stream import (
+    ECHO,
+    LATER,
+    LATER_PRACTICE,
+    OPENING,
+    PRACTICE,
+    TASKS,
+    dialogue,
+    leaks,
+    place_of_task,
+    questions,
+    stream,
+)
 
 # The exchanges that training sees must never change silently: a new world needs a new target.
-FIRST_500 = "9530686411d2b487b30e32c5851f72c1b80529e909873a293b05ffe2e63bf655"
-MANY = 60_000
+FIRST_500 = "f90191a9e608c69cdf01714a10a033ea0c1ccbdfb24cb85636958f2df863ae67"
+MANY = 150_000
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +52,18 @@ def test_a_stream_can_be_entered_anywhere():
 
 def test_all_tasks_take_turns():
     assert {dialogue(5, index).category for index in (0, 1, OPENING // 2, OPENING - 1)} == {ECHO}
-    counts = collections.Counter(e.category for e in itertools.islice(stream(5, OPENING), 800))
+    counts = collections.Counter(e.category for e in itertools.islice(stream(5, OPENING), 1000))
     assert tuple(TASKS) == CATEGORIES
-    assert counts == dict.fromkeys(CATEGORIES, 100) | {ECHO: 200}
+    assert counts == {c: 100 * (1 + PRACTICE.count(c)) for c in (*CATEGORIES, ECHO)} | {ECHO: 100}
+    later = collections.Counter(e.category for e in itertools.islice(stream(5, LATER), 1000))
+    assert later == {c: 100 * (1 + LATER_PRACTICE.count(c)) for c in CATEGORIES}
     assert [dialogue(5, index, held=True).category for index in range(12)] == [*CATEGORIES, *CATEGORIES]
 
 
 def test_the_dialogues_of_the_six_tasks_can_be_counted_off():
-    tasks = [exchange for exchange in itertools.islice(stream(5, OPENING), 80) if exchange.category != ECHO]
-    assert [dialogue(5, place_of_task(number)) for number in range(60)] == tasks
+    tasks = [dialogue(5, place_of_task(number)) for number in range(60)]
+    assert [exchange.category for exchange in tasks] == 10 * [*CATEGORIES]
+    assert [e for e in itertools.islice(stream(5, OPENING), 100) if e in tasks] == tasks
 
 
 def test_reading_aloud_is_a_copy():
@@ -91,7 +106,7 @@ def test_a_leak_would_be_found(monkeypatch):
 
 
 def test_no_evaluation_prompt_or_answer_occurs_in_the_training_stream():
-    """All the dialogues that the shipped target saw if there are at most 60,000 (or FSPAD_WHOLE_STREAM is set)."""
+    """All the dialogues that the shipped target saw if there are at most 150,000 (or FSPAD_WHOLE_STREAM is set)."""
     record = DATA / "target" / "training.json"
     training = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     count = training.get("dialogues", MANY)

@@ -94,12 +94,17 @@ def _how(record: dict) -> str:
 
 
 def target_section(record: dict) -> str:
-    """Size and training of the target."""
-    return (
-        f"{record['parameters'] / 1e6:.1f} million parameters. Trained for {record['minutes']:.0f} minutes on "
-        f"{record['hardware']}: {record['tokens'] / 1e6:.2f} million tokens, {record['dialogues']:,} dialogues, "
-        f"{record['steps']:,} steps; final training loss {record['loss']:.3f} nats a token.\n\n    {record['command']}"
-    )
+    """Size and training of the target; one paragraph a training, where one went on from another."""
+    trainings = [record]
+    while "before" in trainings[0]:
+        trainings.insert(0, trainings[0]["before"])
+    told = [
+        f"Trained for {one['minutes']:.0f} minutes on {one['hardware']}: {one['tokens'] / 1e6:.2f} million tokens, "
+        f"{one['steps']:,} steps, up to dialogue {one['dialogues']:,} of the stream; final training loss "
+        f"{one['loss']:.3f} nats a token.\n\n    {one['command']}"
+        for one in trainings
+    ]
+    return "\n\n".join([f"{record['parameters'] / 1e6:.1f} million parameters.", *told])
 
 
 def drafts_section(records: dict[str, dict]) -> str:

@@ -1,5 +1,8 @@
 """Small things a chapter and the terminal say: checks, claims, tokens marked by where they came from.
 
+A chapter shows a figure with its claim (`show_figure`), the text of a function (`show_source`), and exercises whose
+answers a cell checks (`check_answer`). Only these need Jupyter, and only when called.
+
 >>> check("2 + 2 is 4", 2 + 2 == 4)
 2 + 2 is 4: True
 >>> token_kinds(length=6, accepted=[2, 1])
@@ -8,13 +11,24 @@
 'the‹ red fox›'
 """
 
+import ast
+import base64
+import inspect
+import io
 import itertools
+import json
 import os
-from collections.abc import Sequence
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from io import TextIOBase
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from fspad_ref.errors import InputError
+
+if TYPE_CHECKING:  # the terminal's commands need no matplotlib
+    from matplotlib.figure import Figure
 
 Style = Literal["colour", "marks", "plain"]
 
@@ -37,8 +51,71 @@ def claim(text: str) -> None:
     print(f"Figure: {text}")
 
 
+def show_figure(figure: "Figure", text: str) -> None:
+    """Show `figure` in the notebook and its claim `text` under it, which is its alternative text, too."""
+    from IPython.display import display  # the command line imports this file where there is no Jupyter
+
+    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
+    data = {"image/png": base64.b64encode(small_png(figure)).decode(), "text/plain": str(figure)}
+    display(data, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": text}})
+    claim(text)
+
+
+def small_png(figure: "Figure") -> bytes:
+    """A PNG of 1.5 times the figure's size, sharp on dense screens, with 256 colours: a third of the bytes."""
+    from PIL import Image  # comes with matplotlib
+
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=1.5 * figure.dpi)
+    palette = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    palette.save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def show_source(function: Callable) -> None:
+    """Show the code of one of the package's functions, its docstring left out."""
+    from IPython.display import display
+
+    source = textwrap.dedent(inspect.getsource(function))
+    definition, lines = ast.parse(source).body[0], source.splitlines()
+    if ast.get_docstring(definition):
+        del lines[definition.body[0].lineno - 1 : definition.body[0].end_lineno]
+    code = "\n".join(lines)
+    display({"text/markdown": f"```python\n{code}\n```", "text/plain": code}, raw=True)
+
+
+def check_answer(name: str, answer: object, test: Callable[[object], object]) -> None:
+    """Say whether the reader's `answer` to an exercise passes `test`; `...` is an answer not yet given."""
+    if answer is ...:
+        print(f"{name}: waiting for your answer")
+    else:
+        print(f"{name}: {'right' if test(answer) else 'not right yet'}")
+
+
+def check_solutions(notebook: str | Path, namespace: Mapping[str, object]) -> None:
+    """Try every folded solution of `notebook` in the check cell above it; raise AssertionError where one fails.
+
+    A solution is the Python block in a markdown cell with <details>; the code cell just above it calls
+    `check_answer`. Both run in a copy of `namespace`, the notebook's globals(), so nothing of the reader's changes.
+    """
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    passed = []
+
+    def insist(name: str, answer: object, test: Callable[[object], object]) -> None:
+        if answer is ... or not test(answer):
+            raise AssertionError(f"{name}: the folded solution does not pass the check above it")
+        passed.append(name)
+
+    folded = [pair for pair in itertools.pairwise(cells) if "<details>" in "".join(pair[1]["source"])]
+    for check_cell, solution in folded:
+        scope = dict(namespace) | {"check_answer": insist}
+        exec(re.search(r"```python\n(.*?)```", "".join(solution["source"]), re.DOTALL)[1], scope)
+        exec("".join(check_cell["source"]), scope)
+    check(f"{len(passed)} of {len(folded)} folded solutions pass their checks", 0 < len(passed) == len(folded))
+
+
 def token_kinds(length: int, accepted: Sequence[int]) -> list[str]:
-    """"draft" or "target" for each of `length` new tokens of an answer decoded in `len(accepted)` rounds.
+    """ "draft" or "target" for each of `length` new tokens of an answer decoded in `len(accepted)` rounds.
 
     The first token is the target's own (from the prefill); then each round gives its accepted drafted tokens
     and one more of the target's own, which the last round may lack (end of the answer, or of the budget).

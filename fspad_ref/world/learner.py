@@ -5,7 +5,7 @@ import math
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from fspad_ref.errors import NonFiniteLoss
 from fspad_ref.world.model import grow, new_model
@@ -21,13 +21,19 @@ class Learner:
         self.config = config
         t, vocabulary = tokenizer, -(-len(tokenizer) // 8) * 8
         model = new_model(config.target, layers, vocabulary, t.bos_token_id, t.eos_token_id, t.pad_token_id)
-        self.model = model.to(config.device)
+        self.model = self._compiled(model.to(config.device))
         self.optimizers = self._new_optimizers()
 
     @property
     def layers(self) -> int:
         """The present depth."""
         return self.model.config.num_hidden_layers
+
+    def _compiled(self, model: LlamaForCausalLM) -> LlamaForCausalLM:
+        # layer by layer: all layers share one compilation, so that a deeper model compiles as fast
+        for layer in model.model.layers if self.config.compile else ():
+            layer.compile(dynamic=True)
+        return model
 
     def _new_optimizers(self) -> list[torch.optim.Optimizer]:
         c, matrices, others = self.config, [], []
@@ -44,7 +50,8 @@ class Learner:
             return
         before = dict(self.model.named_parameters())
         states = {p: state for optimizer in self.optimizers for p, state in optimizer.state.items()}
-        self.model, kept = grow(self.model, layers)
+        model, kept = grow(self.model, layers)
+        self.model = self._compiled(model)
         self.optimizers = self._new_optimizers()
         source = {p: before[kept[name]] for name, p in self.model.named_parameters() if name in kept}
         for optimizer in self.optimizers:

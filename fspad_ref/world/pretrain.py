@@ -20,11 +20,11 @@ import torch
 import transformers
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from fspad_ref.checkpoint import save_json
+from fspad_ref.checkpoint import load_json, load_tensors, save_json
 from fspad_ref.corpus import Dialogue, encode
-from fspad_ref.errors import CheckpointError
+from fspad_ref.errors import CheckpointError, ConfigError
 from fspad_ref.world.exam import answer
 from fspad_ref.world.exchange import Exchange
 from fspad_ref.world.learner import Learner
@@ -62,13 +62,29 @@ class _Run:
         torch.manual_seed(config.seed)
         if config.device.startswith("cuda"):
             torch.set_float32_matmul_precision("high")
+        self.before: dict = load_json(config.initial / "training.json") if config.initial else {}
         if newest is None:
-            self.tokenizer = self._learn_tokenizer()
+            initial = config.initial
+            self.tokenizer = AutoTokenizer.from_pretrained(initial) if initial else self._learn_tokenizer()
             self.learner = Learner(config, self.tokenizer, config.layers(0.0))
             self.progress, self.reports = Progress(batch_size=self._batch_size()), []
+            if initial:
+                self._go_on_from(initial)
         else:
             self._restore(newest)
         self.held_out = self._held_out()
+
+    def _go_on_from(self, folder: Path) -> None:
+        """Take over a finished target's weights, and skip the dialogues that it has seen."""
+        p = self.progress
+        weights = load_tensors(folder / "model.safetensors")
+        begun = AutoConfig.from_pretrained(folder).num_hidden_layers
+        if begun != self.learner.layers:
+            raise ConfigError(f"expected growth to begin with the {begun} layers of {folder}, found "
+                              f"{self.learner.layers}; give --growth 0 {begun}")  # fmt: skip
+        self.learner.model.load_state_dict(weights, strict=False)  # the head is tied to the embedding, and not stored
+        p.batch = p.first = math.ceil(self.before["dialogues"] / p.batch_size)
+        p.dialogues = p.batch * p.batch_size
 
     # ---- data ----
 
@@ -137,6 +153,7 @@ class _Run:
         bar.set_postfix_str(f"{p.tokens / 1e6:.2f} M tokens, {p.tokens / p.seconds:.0f}/s", refresh=False)
         bar.update(min(1.0, p.share(self.config)) - min(1.0, share_before))
 
+    @torch.compiler.set_stance("force_eager")  # a few answers of every length are no work worth compiling for
     @torch.no_grad()
     def report(self) -> dict:
         """Held-out loss and accuracy of the next answer token by category, and a greedy sample of each; printed."""
@@ -149,7 +166,7 @@ class _Run:
             line["accuracy"][category] = float((logits.argmax(-1) == labels).float().mean())
         self.reports.append(line)
         loss, accuracy = (sum(line[k].values()) / len(line[k]) for k in ("loss", "accuracy"))
-        where = f"{p.seconds / 60:.1f} min, {p.batch} steps, {p.tokens / 1e6:.2f} M tokens"
+        where = f"{p.seconds / 60:.1f} min, {p.batch - p.first} steps, {p.tokens / 1e6:.2f} M tokens"
         tqdm.write(f"{where}: held-out loss {loss:.3f}, next-token accuracy {accuracy:.3f}")
         examples = [exchanges[0] for exchanges in self.held_out.values()]
         answers = answer(model, self.tokenizer, [e.turns[0][0] for e in examples], max_new_tokens=96)
@@ -201,7 +218,7 @@ class _Run:
             "tokens": p.tokens,
             "answer_tokens": p.answer_tokens,
             "dialogues": p.dialogues,
-            "steps": p.batch,
+            "steps": p.batch - p.first,
             "minutes": round(p.seconds / 60, 2),
             "loss": p.loss,
             "parameters": sum(x.numel() for x in self.learner.model.parameters()),
@@ -211,4 +228,5 @@ class _Run:
             "seed": self.config.seed,
             "settings": self.config.settings(),
             "reports": self.reports,
+            **({"before": self.before} if self.before else {}),
         }

@@ -18,6 +18,7 @@ class PretrainConfig:
     device: str = "cpu"
     seed: int = 0
     resume: bool = False
+    initial: Path | None = None  # folder of a finished target to go on from, with dialogues that it has not seen
     target: TargetConfig = field(default_factory=TargetConfig)
     growth: tuple[tuple[float, int], ...] = ((0.0, 24),)  # (share of the budget, layers from then on)
     batch_tokens: int = 2048  # after 140,000 tokens the held-out loss is lower by 0.3 to 0.4 than with 4096
@@ -30,6 +31,7 @@ class PretrainConfig:
     decay: float = 0.7  # share of the budget
     clip: float = 1.0  # gradient norm of what AdamW updates; Muon's step does not depend on the norm
     micro_batches: int = 2  # four rows at a time suit a core's cache: 15 % faster than eight; on a GPU give 1
+    compile: bool = False  # the layers, by torch.compile: a third faster on two cores; needs a C++ compiler
     tokenizer_dialogues: int = 6000
     eval_dialogues: int = 96
     eval_minutes: float = 4.0
@@ -57,17 +59,19 @@ class PretrainConfig:
 
     def settings(self) -> dict:
         """What decides what is learnt, as JSON has it: neither where it is written nor how often it is looked at."""
-        free = {"out", "resume", "device", "workers", "micro_batches"}
+        free = {"out", "resume", "device", "workers", "micro_batches", "compile"}
         free |= {"eval_minutes", "eval_dialogues", "checkpoint_minutes"}
         settings = {k: v for k, v in asdict(self).items() if k not in free}
-        return {**settings, "growth": [list(step) for step in self.growth]}
+        initial = str(self.initial) if self.initial else None
+        return {**settings, "initial": initial, "growth": [list(step) for step in self.growth]}
 
 
 @dataclass
 class Progress:
     """Where a run stands: all that a resumed run needs besides weights and optimizer."""
 
-    batch: int = 0
+    batch: int = 0  # the next one's number in the stream
+    first: int = 0  # the first one's: above 0 where the run goes on from a finished target
     batch_size: int = 0  # dialogues
     tokens: int = 0
     answer_tokens: int = 0

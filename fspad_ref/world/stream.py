@@ -31,10 +31,16 @@ TASKS: dict[str, Callable[[Dice, bool], Exchange]] = {
     "math_reasoning": math_reasoning,
     "rag": rag,
 }
-# A training stream opens with nothing but reading aloud (see echo.py); then it goes through the tasks, for ever.
+# A training stream opens with nothing but reading aloud (see echo.py); then it goes through the tasks, for ever, with
+# some more practice in what takes a model the longest: first words of two languages, facts and sums; from LATER on,
+# when those are known, facts and finding the right note.
 ECHO = "echo"
 OPENING = 8_000
-ROTATION = (*CATEGORIES[:3], ECHO, *CATEGORIES[3:], ECHO)
+LATER = 100_000
+PRACTICE = (ECHO, "translation", "qa", "math_reasoning")
+LATER_PRACTICE = ("rag", "qa", "rag", "qa")
+ROTATION = (*CATEGORIES, *PRACTICE)
+LATER_ROTATION = (*CATEGORIES, *LATER_PRACTICE)
 
 QUESTION_SEED = 480
 QUESTIONS_PER_TASK = 80
@@ -55,14 +61,14 @@ def dialogue(seed: int, index: int, held: bool = False) -> Exchange:
     dice = _dice(seed, index, held)
     if held:
         return TASKS[CATEGORIES[index % len(CATEGORIES)]](dice, held)
-    task = ECHO if index < OPENING else ROTATION[(index - OPENING) % len(ROTATION)]
+    rotation = ROTATION if index < LATER else LATER_ROTATION
+    task = ECHO if index < OPENING else rotation[(index - OPENING) % len(rotation)]
     return echo(dice) if task == ECHO else TASKS[task](dice, held)
 
 
 def place_of_task(number: int) -> int:
-    """Index in a training stream of its dialogue number `number` that is of one of the six tasks, not reading aloud."""
-    places = [place for place, task in enumerate(ROTATION) if task != ECHO]
-    return OPENING + len(ROTATION) * (number // len(places)) + places[number % len(places)]
+    """Index in a training stream of its dialogue number `number` with the six tasks alike, that is without practice."""
+    return OPENING + len(ROTATION) * (number // len(CATEGORIES)) + number % len(CATEGORIES)
 
 
 def stream(seed: int, start: int = 0) -> Iterator[Exchange]:

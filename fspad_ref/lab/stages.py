@@ -1,0 +1,256 @@
+"""Where a round of speculative decoding spends its time, stage by stage.
+
+The loop knows nothing of this: for the length of a `with`, the functions that it calls by name are replaced by ones
+that tell a clock where the time goes. The clock has a stack of stages and time runs on the topmost alone, so nothing
+is counted twice and the stages of a round add up to the round.
+
+    function           stage
+    speculate          rest: the loop's own Python, and what it does until the next round
+      grow_tree        rest
+        draft.forward  draft extension: the newly accepted pairs, in the first round the whole prompt
+        expand         expand: masks, the frontier's sort, gathering what it inherits
+          draft.forward  draft levels
+          top_children   top-k: its lm_head is "draft head", the rest of it is top-k and logsumexp
+        rerank         rerank, with the ancestor mask
+      tree_features    target forward
+      lm_head          target head
+      every_node       draw: processors, temperature, noise, argmax
+      verify           accept; so is what follows it up to `keep`: the round's one copy to the host
+      keep             cache
+
+The heads belong to the two models' forwards, as the step of plain decoding has its lm_head too; all else is outside.
+On a GPU the clock waits for the device at every border, so a stage pays for the kernels that it launched.
+"""
+
+import functools
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+
+from fspad_ref import generate, tree
+from fspad_ref.cache import KVCache
+from fspad_ref.draft import Draft
+from fspad_ref.errors import InputError
+from fspad_ref.sampling import SamplingConfig
+from fspad_ref.target import Target
+from fspad_ref.tree import TreeConfig
+
+FORWARDS = ("draft extension", "draft levels", "draft head", "target forward", "target head")
+OUTSIDE = ("expand", "top-k", "rerank", "draw", "accept", "cache", "rest")
+STAGES = FORWARDS + OUTSIDE
+
+
+class StageClock:
+    """Charges time to the stage on top of a stack.
+
+    rounds: seconds by stage, one dict a round. calls: how often each stage was entered, in all rounds.
+    """
+
+    def __init__(self, wait: Callable[[], None], now: Callable[[], float]):
+        self.wait, self.now = wait, now
+        self.rounds: list[dict[str, float]] = []
+        self.calls: Counter[str] = Counter()
+        self.stack = ["rest"]
+        self.last = math.nan
+
+    def mark(self) -> None:
+        """The time since the last mark goes to the topmost stage; before the first round (the prefill) to none."""
+        self.wait()
+        now = self.now()
+        if self.rounds:
+            self.rounds[-1][self.stack[-1]] += now - self.last
+        self.last = now
+
+    def timed(self, function: Callable, stage: str | Mapping[str, str], then: str | None) -> Callable:
+        """`function`, charged to `stage`.
+
+        stage: a name; or, where it depends on who calls, caller's stage -> name, with "" for all other callers.
+        then: the stage of what the caller itself does next, if that changes.
+        """
+
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            self.mark()
+            caller = self.stack[-1]
+            name = stage if isinstance(stage, str) else stage.get(caller, stage[""])
+            self.stack.append(name)
+            self.calls[name] += bool(self.rounds)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.mark()
+                self.stack.pop()
+                if then:
+                    self.stack[-1] = then
+
+        return wrapper
+
+    def starts_round(self, speculate: Callable) -> Callable:
+        """`speculate`, each call of which ends the round before it and begins a new one."""
+
+        @functools.wraps(speculate)
+        def wrapper(*args, **kwargs):
+            self.mark()
+            self.rounds.append(dict.fromkeys(STAGES, 0.0))
+            return timed(*args, **kwargs)
+
+        timed = self.timed(speculate, "rest", None)
+        return wrapper
+
+
+@contextmanager
+def timed_stages(target: Target, draft: Draft, now: Callable[[], float] = time.perf_counter) -> Iterator[StageClock]:
+    """A clock that runs while this target and draft decode, one text; everything is restored on exit.
+
+    Other threads must not decode meanwhile: the functions are replaced for the whole process.
+    """
+    clock = StageClock(target.synchronize, now)
+    places: list[tuple] = [  # where the loop looks a function up, its name there, its stage, its caller's next stage
+        (draft, "forward", {"expand": "draft levels", "": "draft extension"}, None),
+        (tree, "expand", "expand", None),
+        (tree, "top_children", "top-k", None),
+        (tree, "rerank", "rerank", None),
+        (target, "tree_features", "target forward", None),
+        (target.lm_head, "forward", {"top-k": "draft head", "": "target head"}, None),
+        (generate.Chooser, "every_node", "draw", None),
+        (generate, "verify", "accept", "accept"),
+        (KVCache, "keep", "cache", "rest"),
+    ]
+    with ExitStack() as patches:
+        for owner, name, stage, then in places:
+            patches.enter_context(mock.patch.object(owner, name, clock.timed(getattr(owner, name), stage, then)))
+        round_of = clock.starts_round(generate.speculate)
+        patches.enter_context(mock.patch.object(generate, "speculate", round_of))
+        yield clock
+        clock.mark()  # the end of the last round
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles over rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class StageProfile:
+    """What `profile_rounds` measured.
+
+    seconds: by stage, a round. round: the whole round. outside: all but the two models' forwards, in seconds.
+    outside_share: the same as a share of its round. rounds: how many. slowdown: the timers' own cost, seconds of
+    decoding with them over seconds without, minus 1; median over texts.
+    """
+
+    seconds: dict[str, Spread]
+    round: Spread
+    outside: Spread
+    outside_share: Spread
+    rounds: int
+    slowdown: float
+
+
+def profile_rounds(
+    target: Target,
+    draft: Draft,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tree: TreeConfig | None = None,
+    sampling: SamplingConfig | None = None,
+    max_new_tokens: int = 64,
+    eos_token_id: int | None = None,
+    now: Callable[[], float] = time.perf_counter,
+) -> StageProfile:
+    """Profile the rounds of decoding these prompts.
+
+    Every text is decoded twice, with the timers and without, in an order that changes from text to text. What the
+    timers cost is thus part of the result, `slowdown`: a round makes 11 + 3 depth timed calls, each of which reads the
+    clock twice, and on a GPU waits twice, which keeps Python from running ahead.
+
+    Raises InputError if no text is long enough for a round.
+    """
+
+    def decode(ids: Sequence[int]) -> None:
+        generate.speculative_generate(
+            target, draft, list(ids), max_new_tokens=max_new_tokens, eos_token_id=eos_token_id, sampling=sampling,
+            tree=tree,
+        )  # fmt: skip
+
+    rounds, calls, ratios = [], Counter(), []
+    for ids in prompts[:1]:
+        decode(ids)  # first calls pay for memory and kernels that later ones reuse
+    for number, ids in enumerate(prompts):
+        seconds = {}
+        for timers in (number % 2 == 0, number % 2 == 1):
+            with timed_stages(target, draft, now) if timers else nullcontext() as clock:
+                target.synchronize()
+                began = now()
+                decode(ids)
+                target.synchronize()
+                seconds[timers] = now() - began
+            if clock:
+                rounds += clock.rounds
+                calls += clock.calls
+        ratios.append(seconds[True] / seconds[False])
+    _check(rounds, calls)
+    return summarize(rounds, float(np.median(ratios)) - 1)
+
+
+def _check(rounds: list[dict[str, float]], calls: Counter[str]) -> None:
+    if not rounds:
+        raise InputError(
+            "expected texts of at least one round, found none. Give prompts whose answers are longer, or raise "
+            "max_new_tokens."
+        )
+    if silent := sorted(set(STAGES) - set(calls)):
+        raise RuntimeError(
+            f"expected every stage of the loop to be entered, found none of {', '.join(silent)}: the loop calls "
+            "them by other names now. Correct the places in timed_stages."
+        )
+
+
+def summarize(rounds: Sequence[Mapping[str, float]], slowdown: float = 0.0) -> StageProfile:
+    """Medians and quartiles over rounds, each round a dict of seconds by stage."""
+    by_stage = {stage: np.array([one[stage] for one in rounds]) for stage in STAGES}
+    whole = sum(by_stage.values())
+    outside = sum(by_stage[stage] for stage in OUTSIDE)
+    return StageProfile(
+        seconds={stage: _spread(values) for stage, values in by_stage.items()},
+        round=_spread(whole),
+        outside=_spread(outside),
+        outside_share=_spread(outside / whole),
+        rounds=len(rounds),
+        slowdown=slowdown,
+    )
+
+
+def _spread(values: np.ndarray) -> Spread:
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return Spread(float(median), float(low), float(high))
+
+
+def table(profile: StageProfile) -> str:
+    """Plain text: a line a stage, in milliseconds a round; medians need not add up."""
+
+    def line(name: str, spread: Spread) -> str:
+        share = spread.median / profile.round.median
+        return f"{name:16}{1e3 * spread.median:9.3f}{1e3 * spread.low:9.3f}{1e3 * spread.high:9.3f}{share:8.1%}"
+
+    share = profile.outside_share
+    return "\n".join(
+        [
+            f"{'ms a round':16}{'median':>9}{'quarter':>9}{'three q.':>9}{'share':>8}",
+            *(line(stage, profile.seconds[stage]) for stage in STAGES),
+            line("outside forwards", profile.outside),
+            line("round", profile.round),
+            f"outside the two models' forwards: {share.median:.1%} of a round (quartiles {share.low:.1%} to "
+            f"{share.high:.1%}), {profile.rounds} rounds; the timers slow decoding by {profile.slowdown:.1%}",
+        ]
+    )
