@@ -87,7 +87,7 @@ def demo(config: DemoConfig) -> None:
 
     print("\n3. Held-out questions of the six tasks, with and without drafts.\n")
     answers = decode_questions(
-        target, live | shipped, questions, temperatures=config.temperatures, tree=config.tree, max_new_tokens=96
+        target, live | shipped, questions, temperatures=config.temperatures, tree=config.tree, max_new_tokens=64
     )
     summaries = summarize(answers)
     print(table(summaries))
