@@ -31,7 +31,7 @@ class PretrainConfig:
     decay: float = 0.7  # share of the budget
     clip: float = 1.0  # gradient norm of what AdamW updates; Muon's step does not depend on the norm
     micro_batches: int = 2  # four rows at a time suit a core's cache: 15 % faster than eight; on a GPU give 1
-    compile: bool = False  # the layers, by torch.compile: a third faster on two cores; needs a C++ compiler
+    compile: bool = False  # the layers, by torch.compile: faster, but needs a C++ compiler
     tokenizer_dialogues: int = 6000
     eval_dialogues: int = 96
     eval_minutes: float = 4.0
