@@ -200,10 +200,17 @@ def speculate(
     `text` ends with a token that the target has not seen yet: the root of the tree.
     """
     tree = grow_tree(draft, features, pending, tree_config, draft_cache)  # N nodes
+    return check_tree(target, tree, tree_config.levels, text, choose_from, cache)
+
+
+def check_tree(
+    target: Target, tree: DraftTree, levels: int, text: Int[Tensor, "1 seq"], choose_from: Chooser, cache: KVCache
+) -> tuple[Tensor, list[int], int]:
+    """The target's half of a round, whoever grew the tree; result as of `speculate`."""
     prefix = cache.length
     node_features = target.tree_features(tree.token, tree.depth, tree.ancestors, cache)  # (N, D)
-    drawn = choose_from.every_node(target.lm_head(node_features), tree, text, tree_config.levels)  # (N,)
-    verdict = verify(tree, drawn, tree_config.levels)
+    drawn = choose_from.every_node(target.lm_head(node_features), tree, text, levels)  # (N,)
+    verdict = verify(tree, drawn, levels)
     accepted, *tokens = torch.cat((verdict.accepted[None], verdict.tokens)).tolist()  # the round's one copy to the host
     path = verdict.path[: accepted + 1]
     cache.keep(prefix, path)

@@ -19,11 +19,18 @@ from torch import Tensor
 from fspad_ref.cache import KVCache
 from fspad_ref.draft import Draft
 from fspad_ref.errors import TargetMismatch
-from fspad_ref.generate import Chooser, Generation, OnRound, Stop, autoregressive_generate, prepare_prompt
+from fspad_ref.generate import (
+    Chooser,
+    Generation,
+    OnRound,
+    Stop,
+    autoregressive_generate,
+    check_tree,
+    prepare_prompt,
+)
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import DraftTree, TreeConfig, grow_tree
-from fspad_ref.verify import verify
 
 
 @runtime_checkable
@@ -102,23 +109,6 @@ def speculative_loop(
         features, tokens, accepted = check_tree(target, tree, grower.levels, text, choose_from, cache)
         shown = text[:, -1:]
     return result
-
-
-def check_tree(
-    target: Target, tree: DraftTree, levels: int, text: Int[Tensor, "1 seq"], choose_from: Chooser, cache: KVCache
-) -> tuple[Tensor, list[int], int]:
-    """The target's half of a round: (features of the tokens now verified, the tokens emitted, how many were drafted).
-
-    The first of the features is the root's, whose token `text` ends with.
-    """
-    prefix = cache.length
-    features = target.tree_features(tree.token, tree.depth, tree.ancestors, cache)  # (N, D)
-    drawn = choose_from.every_node(target.lm_head(features), tree, text, levels)  # (N,)
-    verdict = verify(tree, drawn, levels)
-    accepted, *tokens = torch.cat((verdict.accepted[None], verdict.tokens)).tolist()  # the round's one copy to the host
-    path = verdict.path[: accepted + 1]
-    cache.keep(prefix, path)
-    return features[None, path], tokens[: accepted + 1], accepted
 
 
 @dataclass
