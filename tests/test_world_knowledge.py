@@ -7,7 +7,7 @@ import pytest
 from fspad_ref.world.arithmetic import PLANS, _chain, _times, math_reasoning
 from fspad_ref.world.country import entities
 from fspad_ref.world.dice import Dice, held_out
-from fspad_ref.world.knowledge import _pairs, qa
+from fspad_ref.world.knowledge import pairs, qa
 from fspad_ref.world.sayings import FRAMES, sayings
 from fspad_ref.world.situations import situations
 
@@ -45,12 +45,12 @@ def test_every_attribute_has_at_least_eight_prompts_and_three_statements():
 
 
 def test_no_two_facts_share_a_prompt_and_the_sides_are_disjoint():
-    train, held = [{prompt for *_, prompt in _pairs(side)} for side in (False, True)]
+    train, held = [{prompt for *_, prompt in pairs(side)} for side in (False, True)]
     assert len(train) + len(held) == 600 * 15 and not train & held
 
 
 def test_every_fact_is_asked_for_in_training():
-    taught = {(entity.name, attribute) for entity, attribute, _, _ in _pairs(False)}
+    taught = {(entity.name, attribute) for entity, attribute, _, _ in pairs(False)}
     assert len(taught) == 600
 
 

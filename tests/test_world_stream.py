@@ -15,9 +15,7 @@ from fspad_ref.corpus import CATEGORIES, Question, read_questions, write_questio
 from fspad_ref.errors import InputError
 from fspad_ref.world import DATA, data_file
 from fspad_ref.world.stream import (
-    ECHO,
     LATER,
-    LATER_PRACTICE,
     OPENING,
     PRACTICE,
     TASKS,
@@ -51,12 +49,12 @@ def test_a_stream_can_be_entered_anywhere():
 
 
 def test_all_tasks_take_turns():
-    assert {dialogue(5, index).category for index in (0, 1, OPENING // 2, OPENING - 1)} == {ECHO}
+    assert {dialogue(5, index).category for index in (0, 1, OPENING // 2, OPENING - 1)} == {"echo"}
     counts = collections.Counter(e.category for e in itertools.islice(stream(5, OPENING), 1000))
     assert tuple(TASKS) == CATEGORIES
-    assert counts == {c: 100 * (1 + PRACTICE.count(c)) for c in (*CATEGORIES, ECHO)} | {ECHO: 100}
+    assert counts == {c: 100 * (1 + PRACTICE.count(c)) for c in CATEGORIES} | {"echo": 100}
     later = collections.Counter(e.category for e in itertools.islice(stream(5, LATER), 1000))
-    assert later == {c: 100 * (1 + LATER_PRACTICE.count(c)) for c in CATEGORIES}
+    assert later == dict.fromkeys(CATEGORIES, 100) | {"notes quiz": 200, "facts quiz": 200}
     assert [dialogue(5, index, held=True).category for index in range(12)] == [*CATEGORIES, *CATEGORIES]
 
 
@@ -69,7 +67,14 @@ def test_the_dialogues_of_the_six_tasks_can_be_counted_off():
 def test_reading_aloud_is_a_copy():
     for exchange in itertools.islice(stream(5), 200):
         ((asked, copied),) = exchange.turns
-        assert exchange.category == ECHO and copied in asked
+        assert exchange.category == "echo" and copied in asked
+
+
+def test_a_quiz_asks_eight_things_that_can_be_known():
+    for exchange in (dialogue(5, LATER + 10 * i + place) for i in range(20) for place in (6, 7)):
+        assert len({question for question, _ in exchange.turns}) == 8
+        if exchange.category == "notes quiz":
+            assert all(value in exchange.turns[0][0] for (value,) in exchange.expected)
 
 
 def test_negative_numbers_are_refused():

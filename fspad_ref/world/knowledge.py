@@ -27,8 +27,8 @@ _OBJECT = {"it": "it", "he": "him", "she": "her"}
 
 
 @cache
-def _pairs(held: bool) -> tuple[tuple[Entity, str, str, str], ...]:
-    """All (entity, attribute, value, prompt) of one side."""
+def pairs(held: bool) -> tuple[tuple[Entity, str, str, str], ...]:
+    """All (entity, attribute, value, prompt) of one side of what is held out."""
     return tuple(
         (entity, attribute, value, phrasing.format(e=entity.name))
         for entity in entities()
@@ -47,7 +47,8 @@ def _names(dice: Dice, entity: Entity, first: bool) -> dict[str, str]:
     return {"s": choice, "o": choice, "p": choice + ("'" if choice.endswith("s") else "'s")}
 
 
-def _clause(dice: Dice, entity: Entity, attribute: str, value: str, first: bool) -> str:
+def statement(dice: Dice, entity: Entity, attribute: str, value: str, first: bool) -> str:
+    """A clause that states the fact, its brackets still open; by name if it is the first to speak of the entity."""
     pattern = dice.pick(sayings()[attribute].statements)
     for slot, name in _names(dice, entity, first).items():
         pattern = pattern.replace("{" + slot + "}", name)
@@ -65,14 +66,14 @@ def _aside(dice: Dice, facts: list[tuple[str, str]]) -> str:
     if not named or dice.chance(0.5):
         return ""
     entity = dice.pick(named)
-    return f" {dice.pick(_LINKS)}{_clause(dice, entity, *dice.pick(entity.facts), first=True)}."
+    return f" {dice.pick(_LINKS)}{statement(dice, entity, *dice.pick(entity.facts), first=True)}."
 
 
 def _ending(dice: Dice, entity: Entity, facts: list[tuple[str, str]]) -> str:
     """The further facts in one to three sentences."""
     text = ""
     for i, (attribute, value) in enumerate(facts):
-        clause = _clause(dice, entity, attribute, value, first=False)
+        clause = statement(dice, entity, attribute, value, first=False)
         if i and dice.chance(0.4):
             text += dice.pick((", and ", "; ", ", while ")) + clause
         else:
@@ -82,10 +83,10 @@ def _ending(dice: Dice, entity: Entity, facts: list[tuple[str, str]]) -> str:
 
 def qa(dice: Dice, held: bool) -> Exchange:
     """A question about one fact, answered with it and two or three more facts of the same entity."""
-    entity, attribute, value, prompt = dice.pick(_pairs(held))
+    entity, attribute, value, prompt = dice.pick(pairs(held))
     prompt = prompt[0].upper() + prompt[1:]
     others = dice.sample([fact for fact in entity.facts if fact[0] != attribute], 2 if dice.chance(0.2) else 3)
-    clause = _clause(dice, entity, attribute, value, first=True)
+    clause = statement(dice, entity, attribute, value, first=True)
     # "goat cheese" must not become "Goat cheese": the answer key looks for it as it is
     openings = _OPENINGS if not clause.startswith(value) or value[0].isupper() else tuple(filter(None, _OPENINGS))
     opening = dice.pick(openings).replace("{country}", NAME)

@@ -47,30 +47,32 @@ def rag(dice: Dice, held: bool) -> Exchange:
 
     All names in the passages lie on the wanted side. Expected: the value asked for.
     """
-    passages = _passages(dice, held)
+    told = three_passages(dice, held)
     notes, mark, refs = dice.pick(LABELS)
-    index = dice.integer(0, len(passages) - 1)
-    chosen = passages[index]
+    index = dice.integer(0, len(told) - 1)
+    chosen = told[index]
     asked, further = dice.sample(range(3), 2)
     fact, value, where = chosen.told[asked]
     question = say(dice, fact.asked, s=chosen.subject)
-    lines = [_label(mark, n) + " " + item.text for n, item in enumerate(passages)]
+    lines = [label(mark, n) + " " + item.text for n, item in enumerate(told)]
     prompt = "\n".join([say(dice, INSTRUCTIONS, notes=notes), *lines, question])
     answer = say(
         dice, ANSWERS, BANKS, v=value, s=chosen.subject, p=chosen.pronoun, quote=chosen.sentences[where],
-        told=part(dice, fact.told, v=value), ref=_label(dice.pick(refs), index),
+        told=part(dice, fact.told, v=value), ref=label(dice.pick(refs), index),
         other=part(dice, chosen.told[further][0].told, v=chosen.told[further][1]),
-        s2=dice.pick([item.subject for item in passages if item is not chosen]),
+        s2=dice.pick([item.subject for item in told if item is not chosen]),
     )
     return Exchange("rag", ((prompt, answer),), ((value,),))
 
 
-def _passages(dice: Dice, held: bool) -> list[Passage]:
+def three_passages(dice: Dice, held: bool) -> list[Passage]:
+    """Passages on three different things, sometimes two of them of one kind."""
     kinds = dice.sample(KINDS, 3)
     if dice.chance(0.2):
         kinds[1] = kinds[0]  # two things of one kind: only the name tells them apart
     return [passage(dice, kind, held) for kind in dice.shuffled(kinds)]
 
 
-def _label(pattern: str, index: int) -> str:
+def label(pattern: str, index: int) -> str:
+    """How passage number `index`, counted from 0, is marked or referred to."""
     return pattern.format(n=index + 1, l="abcd"[index], o=ORDINALS[index])

@@ -19,6 +19,7 @@ from fspad_ref.world.dice import Dice
 from fspad_ref.world.echo import echo
 from fspad_ref.world.exchange import Exchange
 from fspad_ref.world.knowledge import qa
+from fspad_ref.world.quiz import facts_quiz, notes_quiz
 from fspad_ref.world.retrieval import rag
 from fspad_ref.world.summaries import summarization
 from fspad_ref.world.translation import translation
@@ -33,12 +34,12 @@ TASKS: dict[str, Callable[[Dice, bool], Exchange]] = {
 }
 # A training stream opens with nothing but reading aloud (see echo.py); then it goes through the tasks, for ever, with
 # some more practice in what takes a model the longest: first words of two languages, facts and sums; from LATER on,
-# when those are known, facts and finding the right note.
-ECHO = "echo"
+# when those are known, facts and finding the right note, by quizzes (see quiz.py).
+EXTRA: dict[str, Callable[[Dice], Exchange]] = {"echo": echo, "notes quiz": notes_quiz, "facts quiz": facts_quiz}
 OPENING = 8_000
 LATER = 100_000
-PRACTICE = (ECHO, "translation", "qa", "math_reasoning")
-LATER_PRACTICE = ("rag", "qa", "rag", "qa")
+PRACTICE = ("echo", "translation", "qa", "math_reasoning")
+LATER_PRACTICE = ("notes quiz", "facts quiz", "notes quiz", "facts quiz")
 ROTATION = (*CATEGORIES, *PRACTICE)
 LATER_ROTATION = (*CATEGORIES, *LATER_PRACTICE)
 
@@ -62,8 +63,8 @@ def dialogue(seed: int, index: int, held: bool = False) -> Exchange:
     if held:
         return TASKS[CATEGORIES[index % len(CATEGORIES)]](dice, held)
     rotation = ROTATION if index < LATER else LATER_ROTATION
-    task = ECHO if index < OPENING else rotation[(index - OPENING) % len(rotation)]
-    return echo(dice) if task == ECHO else TASKS[task](dice, held)
+    task = "echo" if index < OPENING else rotation[(index - OPENING) % len(rotation)]
+    return EXTRA[task](dice) if task in EXTRA else TASKS[task](dice, held)
 
 
 def place_of_task(number: int) -> int:
