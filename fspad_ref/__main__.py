@@ -27,10 +27,16 @@ COMMANDS = {
     "check": Command("show.check", "CheckConfig", "check", "show environment, device, versions, and what will run"),
     "generate": Command("show.stream", "GenerateConfig", "generate", "answer a prompt, with accepted tokens marked"),
     "bench": Command("lab.bench", "BenchConfig", "bench", "measure tau and speedup on question files"),
+    "study": Command("lab.study", "StudyConfig", "run_study", "train drafts of several seeds, compare them by replay"),
     "tune": Command("lab.tune", "TuneConfig", "tune", "choose the tree size that decodes fastest on this machine"),
     "train": Command("show.drafts", "DraftsConfig", "train_drafts", "train drafts for a target"),
     "train-target": Command("world.pretrain", "PretrainConfig", "pretrain", "train the built-in target from nothing"),
     "check-target": Command("show.exam", "ExamConfig", "exam", "score the built-in target's answers"),
+}
+
+# What `COMMAND --preset NAME` runs instead, with options of its own.
+PRESETS = {
+    ("bench", "paper"): Command("lab.paper", "PaperConfig", "paper", "regenerate every recorded result"),
 }
 
 
@@ -61,10 +67,23 @@ def run(name: str, arguments: Sequence[str]) -> int:
     """Import the command, read its config from `arguments`, call it. Only a plain False counts as a failure."""
     import tyro
 
-    command = COMMANDS[name]
+    command, arguments, prog = chosen(name, arguments)
     module = importlib.import_module(f"fspad_ref.{command.module}")
-    config = tyro.cli(getattr(module, command.config), prog=f"python -m fspad_ref {name}", args=arguments)
+    config = tyro.cli(getattr(module, command.config), prog=f"python -m fspad_ref {prog}", args=arguments)
     return 1 if getattr(module, command.function)(config) is False else 0
+
+
+def chosen(name: str, arguments: Sequence[str]) -> tuple[Command, list[str], str]:
+    """The command or the preset that is asked for, the arguments that it is to read, and how it is called."""
+    words = [part for argument in arguments for part in argument.split("=", 1)]
+    for (of, preset), command in PRESETS.items():
+        if of == name and ("--preset", preset) in zip(words, words[1:], strict=False):
+            rest = [word for word in arguments if word != f"--preset={preset}"]
+            if "--preset" in rest:
+                place = rest.index("--preset")
+                rest = rest[:place] + rest[place + 2 :]
+            return command, rest, f"{name} --preset {preset}"
+    return COMMANDS[name], list(arguments), name
 
 
 def usage() -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fspad_ref.chat import require_template
 from fspad_ref.checkpoint import save_atomic
 from fspad_ref.errors import InputError
 
@@ -203,11 +204,7 @@ def prompt_ids(tokenizer: Any, turns_so_far: Sequence[tuple[str, str]], user: st
 
 
 def _template(tokenizer: Any, messages: list[dict[str, str]], generate: bool) -> list[int]:
-    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            "expected a tokenizer with a chat template, found none; use an instruction-tuned target, or set "
-            "tokenizer.chat_template to the format that it was trained on"
-        )
+    require_template(tokenizer)
     return list(tokenizer.apply_chat_template(messages, add_generation_prompt=generate, return_dict=False))
 
 

@@ -23,9 +23,9 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fspad_ref.cache import KVCache
-from fspad_ref.checkpoint import check_names, load_json, load_tensors, save_json, save_tensors
-from fspad_ref.errors import CheckpointError, ConfigError, InputError, TargetMismatch
-from fspad_ref.official import read_official
+from fspad_ref.errors import InputError, TargetMismatch
+from fspad_ref.hub import OnTheHub, fetch_official
+from fspad_ref.official import read_official, write_official
 from fspad_ref.target import Target, head_dim
 
 # kind -> (feature_sampling, partial_alignment): the four models of the ablation
@@ -41,8 +41,10 @@ class DraftConfig:
         intermediate_size: F, width of the MLP and of the feature sampler's gate.
         num_heads, num_kv_heads: attention heads; a draft may have more KV heads than its target.
         fuse_bias: whether the map that fuses embedding and feature has a bias (some published drafts lack it).
-        hidden_size, head_dim, vocab_size, rms_norm_eps, rope, max_positions, tokenizer_hash, embedding_hash: the
-            target's, recorded so that a draft can refuse another target.
+        qkv_bias: whether queries, keys and values have biases (published drafts for Qwen2 do).
+        rms_norm_eps: epsilon of the draft's norms.
+        hidden_size, head_dim, vocab_size, rope, max_positions, tokenizer_hash, embedding_hash: the target's, recorded
+            so that a draft can refuse another target.
     """
 
     feature_sampling: bool = True
@@ -51,6 +53,7 @@ class DraftConfig:
     num_heads: int | None = None
     num_kv_heads: int | None = None
     fuse_bias: bool = True
+    qkv_bias: bool = False
     hidden_size: int | None = None
     head_dim: int | None = None
     vocab_size: int | None = None
@@ -71,7 +74,6 @@ class DraftConfig:
             "hidden_size": target.config.hidden_size,
             "head_dim": head_dim(target.config),
             "vocab_size": target.vocab_size,
-            "rms_norm_eps": target.config.rms_norm_eps,
             "rope": dict(target.config.rope_parameters),
             "max_positions": target.max_positions,
             **{name: value for name, value in target.identity().items() if value is not None},
@@ -90,6 +92,7 @@ class DraftConfig:
             intermediate_size=target.config.intermediate_size,
             num_heads=target.config.num_attention_heads,
             num_kv_heads=target.config.num_key_value_heads,
+            rms_norm_eps=target.config.rms_norm_eps,
         )
         missing = {name: value for name, value in sizes.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **of_target, **missing)
@@ -140,9 +143,9 @@ class DraftLayer(nn.Module):
         super().__init__()
         D, inner, dim = config.hidden_size, config.intermediate_size, config.head_dim
         self.config = config
-        self.q = nn.Linear(D, config.num_heads * dim, bias=False)
-        self.k = nn.Linear(D, config.num_kv_heads * dim, bias=False)
-        self.v = nn.Linear(D, config.num_kv_heads * dim, bias=False)
+        self.q = nn.Linear(D, config.num_heads * dim, bias=config.qkv_bias)
+        self.k = nn.Linear(D, config.num_kv_heads * dim, bias=config.qkv_bias)
+        self.v = nn.Linear(D, config.num_kv_heads * dim, bias=config.qkv_bias)
         self.o = nn.Linear(config.num_heads * dim, D, bias=False)
         self.norm = nn.RMSNorm(D, config.rms_norm_eps)
         self.gate = nn.Linear(D, inner, bias=False)
@@ -186,13 +189,15 @@ def rotate(x: Float[Tensor, "batch heads seq dim"], rotation: tuple[Tensor, Tens
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-class Draft(nn.Module):
+class Draft(nn.Module, OnTheHub):
     """A draft model bound to its target, whose embedding and lm_head it borrows, frozen.
 
     Args:
         config: kind and sizes; see DraftConfig.
         target: the target it drafts for.
     """
+
+    config_class = DraftConfig
 
     def __init__(self, config: DraftConfig, target: Target):
         super().__init__()
@@ -257,47 +262,37 @@ class Draft(nn.Module):
             h = self.sampler(h, embedding)
         return self.layer(h, self.rotary(h, positions), causal_mask(attention_mask, held, T, h.device), cache)
 
-    # --- files ---------------------------------------------------------------------------------------------------
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, each atomically."""
-        folder = Path(folder)
-        save_tensors(folder / "model.safetensors", self.state_dict())
-        settings = {"model_type": "fspad_ref", "kind": self.config.kind, **dataclasses.asdict(self.config)}
-        save_json(folder / "config.json", settings)
+    # --- files: save_pretrained, push_to_hub and from_pretrained are in hub.py ---------------------------------------
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, target: Target) -> "Draft":
-        """Load what save_pretrained wrote. Raises CheckpointError or TargetMismatch, before anything is used."""
-        folder = Path(folder)
-        settings = load_json(folder / "config.json")
-        names = {field.name for field in dataclasses.fields(DraftConfig)}
-        if settings.pop("model_type", None) != "fspad_ref":
-            raise CheckpointError(
-                f"expected model_type 'fspad_ref' in {folder / 'config.json'}. For weights in the "
-                "published layouts use Draft.from_official."
-            )
-        settings.pop("kind", None)
-        if unknown := sorted(set(settings) - names):
-            raise ConfigError(
-                f"expected the settings of DraftConfig in {folder / 'config.json'}, found also "
-                f"{', '.join(unknown)}. Remove them, or use the version that wrote them."
-            )
-        return cls(DraftConfig(**settings), target)._load(load_tensors(folder / "model.safetensors"), folder)
+    def from_official(cls, path: str | Path, target: Target, **download: Any) -> "Draft":
+        """Load a draft in the layout of the reference code or of published EAGLE drafts.
 
-    @classmethod
-    def from_official(cls, path: str | Path, target: Target) -> "Draft":
-        """Load the layout of the reference code and of published EAGLE drafts (.safetensors or .bin).
+        Args:
+            path: a file of weights (.safetensors or .bin), a folder with one (a training state, or a download with its
+                config.json), or the id of a repository on the Hub.
+            target: the model it was trained for.
+            download: revision, token, cache_dir, local_files_only or force_download, for a repository.
 
-        Kind, head counts and widths are read off the tensors; see official.py.
+        Kind, head counts and widths are read off the tensors. Raises CheckpointError or TargetMismatch; see
+        official.py.
         """
+        path = fetch_official(path, **download)
         settings, tensors = read_official(path, target)
         return cls(DraftConfig(**settings), target)._load(tensors, path)
 
-    def _load(self, tensors: dict[str, Tensor], source) -> "Draft":
-        check_names(tensors, self.state_dict(), source)
-        self.load_state_dict(tensors)
-        return self.eval()
+    def to_official(self, folder: str | Path, architecture: str = "LlamaForCausalLM") -> None:
+        """Write a plain EAGLE draft as published ones are: config.json and model.safetensors, the embedding included.
+
+        SGLang wants architecture="LlamaForCausalLMEagle"; vLLM and EAGLE's own code read the default. A draft without a
+        bias of the fusing map gets one of zeros, since SGLang always makes one. vLLM ignores it: see the warning.
+
+        What these engines lack for drafts of other kinds, which are refused with ConfigError: between fc and the layer,
+        the gated MLP that reads the token's embedding (feature sampling); and a down-projection of 2 D outputs over a
+        duplicated residual, of which one half goes through lm_head and the other is fed back (partial alignment):
+        they pass one and the same vector to both. Neither can be folded into the tensors that they read.
+        """
+        write_official(self, folder, architecture)
 
 
 def causal_mask(mask: Tensor | None, held: int, T: int, device) -> Tensor | None:

@@ -30,7 +30,7 @@ class TargetMismatch(FspadError, ValueError):
 
 
 class UnsupportedTarget(FspadError, TypeError):
-    """A target whose cache cannot roll back, or whose attention cannot take a tree mask."""
+    """A target whose cache cannot roll back, whose attention cannot take a tree mask, or that is built otherwise."""
 
 
 class NonFiniteLoss(FspadError, ArithmeticError):

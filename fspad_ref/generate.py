@@ -8,23 +8,26 @@ A round of speculative decoding, between two target forwards:
     verify    walk the tree along the drawn tokens
     keep      the accepted path stays in the target's cache, the rest is forgotten
 
+These are lines of the loop in `speculative_generate`. There is no other such loop: baselines that grow their trees
+otherwise (lab/static_tree.py, lab/medusa.py) stand in the draft's place, as a `Grower`.
+
 Both loops draw token number i of the text with the same noise, so for one seed they emit the same tokens.
 """
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fspad_ref.cache import KVCache
 from fspad_ref.draft import Draft
-from fspad_ref.errors import InputError, TargetMismatch
+from fspad_ref.errors import ConfigError, InputError, TargetMismatch
 from fspad_ref.sampling import GumbelNoise, SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
-from fspad_ref.tree import DraftTree, TreeConfig, grow_tree
+from fspad_ref.tree import DraftTree, DynamicTree, Grower, TreeConfig
 from fspad_ref.verify import verify
 
 OnRound = Callable[[list[int], int], None]
@@ -64,6 +67,13 @@ class Chooser:
             logits = processor(text, logits)
         noise = None if self.noise is None else self.noise.rows(text.shape[1], 1)
         return choose(process_logits(logits, self.config), noise)
+
+    def extend(
+        self, text: Int[Tensor, "1 seq"], logits: Float[Tensor, "1 vocab"]
+    ) -> tuple[Int[Tensor, "1 seq_plus_1"], int]:
+        """The text with its next token, and that token as a number: one copy to the host."""
+        token = self.next(logits, text)
+        return torch.cat((text, token[None]), dim=1), int(token)
 
     def every_node(
         self, logits: Float[Tensor, "nodes vocab"], tree: DraftTree, text: Int[Tensor, "1 seq"], levels: int
@@ -107,27 +117,27 @@ def autoregressive_generate(
 
     Arguments, errors and result as in `speculative_generate`; `.accepted` holds a 0 a round, so tau is 1.
     """
-    text = prepare_prompt(target, input_ids, max_new_tokens, extra=0)
-    result, stop = Generation(), Stop(max_new_tokens, eos_token_id, stop, on_round)
+    text = prepare_prompt(target, input_ids, max_new_tokens, extra=0)  # (1, T)
+    result, ending = Generation(), Stop(max_new_tokens, eos_token_id, stop, on_round)
     if max_new_tokens == 0:
         return result
-    choose_from = Chooser(sampling or SamplingConfig(), target, processors)
+    chooser = Chooser(sampling or SamplingConfig(), target, processors)
     cache = target.new_cache(text.shape[1] + max_new_tokens)
+
     features = target.features(text, cache=cache)  # (1, T, D)
-    while True:
-        token = choose_from.next(target.lm_head(features[:, -1]), text)
-        if result.tokens:
-            result.accepted.append(0)
-        if stop.take(result, [int(token)]):
-            return result
-        text = torch.cat((text, token[None]), dim=1)
-        features = target.features(token[None], cache=cache)  # (1, 1, D)
+    text, token = chooser.extend(text, target.lm_head(features[:, -1]))
+    done = ending.take(result, [token])
+    while not done:
+        features = target.features(text[:, -1:], cache=cache)  # (1, 1, D)
+        text, token = chooser.extend(text, target.lm_head(features[:, -1]))
+        done = ending.take(result, [token], accepted=0)
+    return result
 
 
 @torch.no_grad()
 def speculative_generate(
     target: Target,
-    draft: Draft,
+    draft: Draft | Grower,
     input_ids: Int[Tensor, "..."] | list[int],
     *,
     max_new_tokens: int = 128,
@@ -141,80 +151,58 @@ def speculative_generate(
     """Lossless speculative decoding with a draft tree (FSPAD, section 3; EAGLE-2, section 4).
 
     Args:
-        target, draft: the draft must have been made for this target.
+        target, draft: the draft must have been made for this target. It grows EAGLE-2's trees; what grows other trees,
+            a `Grower`, may stand in its place: the loop asks for a tree a round and cares no further.
         input_ids: the prompt, (1, T) or a list of T ids.
         max_new_tokens: honoured exactly, also within a round.
         eos_token_id: one id or several; the text ends with the first of them. None: never.
         sampling: greedy by default.
-        tree: size of the draft tree.
+        tree: size of the draft tree; None with a Grower, which has its own.
         processors: `transformers` logits processors, applied to every node with that node's own text.
         stop: called with the new tokens so far, after each of them; True ends the text there (stop strings, say).
         on_round: called with (new tokens, how many of them were drafted) after the prefill and after every round.
 
-    Raises InputError for prompts and lengths that do not fit, and for logits that are NaN or all -inf.
+    Raises InputError for prompts and lengths that do not fit, and for logits that are NaN or all -inf; TargetMismatch
+    for a draft of another target.
     """
-    tree = tree or TreeConfig()
+    grower = grower_for(target, draft, tree)
+    text = prepare_prompt(target, input_ids, max_new_tokens, extra=grower.levels)  # (1, T)
+    result, ending = Generation(), Stop(max_new_tokens, eos_token_id, stop, on_round)
+    if max_new_tokens == 0:
+        return result
+    chooser = Chooser(sampling or SamplingConfig(), target, processors)
+    longest = text.shape[1] + max_new_tokens
+    cache, grow = target.new_cache(longest + grower.nodes), grower.start(longest)
+
+    features = target.features(text, cache=cache)  # (1, T, D)
+    text, token = chooser.extend(text, target.lm_head(features[:, -1]))  # (1, T + 1)
+    done = ending.take(result, [token])
+    while not done:
+        prefix, new = cache.length, features.shape[1]  # the target has not seen the last token yet: the tree's root
+        nodes = grow(features, text[:, -new - 1 :])  # grow: a DraftTree of N nodes
+        features = target.tree_features(nodes.token, nodes.depth, nodes.ancestors, cache)  # score: (N, D)
+        drawn = chooser.every_node(target.lm_head(features), nodes, text, grower.levels)  # draw: (N,)
+        path, tokens = verify(nodes, drawn, grower.levels).read()  # verify: accepted + 1 of each
+        cache.keep(prefix, path)  # keep
+        features = features[None, path]  # (1, accepted + 1, D): of the root and the accepted tokens
+        text = torch.cat((text, text.new_tensor([tokens])), dim=1)
+        done = ending.take(result, tokens, accepted=len(tokens) - 1)
+    return result
+
+
+def grower_for(target: Target, draft: Draft | Grower, tree: TreeConfig | None) -> Grower:
+    """Who grows the trees. Raises TargetMismatch for another target, ConfigError for a size that would be ignored."""
+    if isinstance(draft, Grower) and tree is not None:
+        raise ConfigError(
+            f"expected no tree size beside a grower, which has its own, found {tree}. Leave tree at None, or give the "
+            "grower another size."
+        )
     if draft.target is not target:
         raise TargetMismatch(
             "expected the target that the draft was loaded for, found another Target object. "
             "Load the draft with Draft.from_pretrained(folder, target) for this target."
         )
-    text = prepare_prompt(target, input_ids, max_new_tokens, extra=tree.levels)
-    result, stop = Generation(), Stop(max_new_tokens, eos_token_id, stop, on_round)
-    if max_new_tokens == 0:
-        return result
-    choose_from = Chooser(sampling or SamplingConfig(), target, processors)
-    longest = text.shape[1] + max_new_tokens
-    cache = target.new_cache(longest + tree.total_tokens)
-    draft_cache = draft.new_cache(longest + tree.depth * tree.top_k)
-
-    features = target.features(text, cache=cache)  # (1, T, D)
-    token = choose_from.next(target.lm_head(features[:, -1]), text)  # (1,)
-    done = stop.take(result, [int(token)])
-    text = torch.cat((text, token[None]), dim=1)  # (1, T + 1)
-    pending = text  # the tokens whose pairs the draft has not seen: one more than `features`
-    while not done:
-        features, tokens, accepted = speculate(
-            target, draft, features, pending, text, tree, choose_from, cache, draft_cache
-        )
-        done = stop.take(result, tokens, accepted)
-        new = torch.tensor([tokens], device=text.device)
-        pending = torch.cat((text[:, -1:], new), dim=1)
-        text = torch.cat((text, new), dim=1)
-    return result
-
-
-def speculate(
-    target: Target,
-    draft: Draft,
-    features: Float[Tensor, "1 new hidden"],
-    pending: Int[Tensor, "1 new_plus_1"],
-    text: Int[Tensor, "1 seq"],
-    tree_config: TreeConfig,
-    choose_from: Chooser,
-    cache: KVCache,
-    draft_cache: KVCache,
-) -> tuple[Tensor, list[int], int]:
-    """One round: (features of the tokens now verified, the tokens emitted, how many of those were drafted).
-
-    `text` ends with a token that the target has not seen yet: the root of the tree.
-    """
-    tree = grow_tree(draft, features, pending, tree_config, draft_cache)  # N nodes
-    return check_tree(target, tree, tree_config.levels, text, choose_from, cache)
-
-
-def check_tree(
-    target: Target, tree: DraftTree, levels: int, text: Int[Tensor, "1 seq"], choose_from: Chooser, cache: KVCache
-) -> tuple[Tensor, list[int], int]:
-    """The target's half of a round, whoever grew the tree; result as of `speculate`."""
-    prefix = cache.length
-    node_features = target.tree_features(tree.token, tree.depth, tree.ancestors, cache)  # (N, D)
-    drawn = choose_from.every_node(target.lm_head(node_features), tree, text, levels)  # (N,)
-    verdict = verify(tree, drawn, levels)
-    accepted, *tokens = torch.cat((verdict.accepted[None], verdict.tokens)).tolist()  # the round's one copy to the host
-    path = verdict.path[: accepted + 1]
-    cache.keep(prefix, path)
-    return node_features[None, path], tokens[: accepted + 1], accepted
+    return draft if isinstance(draft, Grower) else DynamicTree(draft, tree or TreeConfig())
 
 
 class Stop:
@@ -234,7 +222,7 @@ class Stop:
     def take(self, result: Generation, tokens: list[int], accepted: int | None = None) -> bool:
         """Append a round's tokens up to the end of the text, count the drafted ones that stay; True if it ended.
 
-        The prefill's token comes with accepted=None, as it is no round; plain decoding counts its rounds itself.
+        The prefill's token comes with accepted=None, as it is no round; those of plain decoding with 0.
         """
         room = self.max_new_tokens - len(result.tokens)
         ends = [n for n in range(1, min(room, len(tokens)) + 1) if self._ends(result.tokens, tokens[:n])]
@@ -255,14 +243,12 @@ class Stop:
         return new[-1] in self.eos or (self.stop is not None and self.stop(before + new))
 
 
-def prepare_prompt(
-    target: Target, input_ids: Tensor | list[int], max_new_tokens: int, extra: int
-) -> Int[Tensor, "1 seq"]:
+def prepare_prompt(target: Target, input_ids: Any, max_new_tokens: int, extra: int) -> Int[Tensor, "1 seq"]:
     """The prompt as (1, T) on the target's device. Raises InputError if it, or what should follow, does not fit.
 
     extra: positions beyond the text that a draft tree may reach.
     """
-    ids = torch.as_tensor(input_ids, dtype=torch.long, device=target.device)
+    ids = whole_numbers(input_ids).to(target.device, torch.long)
     ids = ids[None] if ids.dim() == 1 else ids
     if ids.dim() != 2 or ids.shape[0] != 1:
         raise InputError(
@@ -280,4 +266,19 @@ def prepare_prompt(
             f"expected prompt + max_new_tokens + tree levels within the target's {target.max_positions} positions, "
             f"found {ids.shape[1]} + {max_new_tokens} + {extra}. {advice}"
         )
+    return ids
+
+
+def whole_numbers(input_ids: Any) -> Tensor:
+    """Token ids as a tensor. Raises InputError for text, fractions, and whatever else is not whole numbers."""
+    try:
+        ids = torch.as_tensor(input_ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = f"{type(input_ids).__name__} {input_ids!r:.40}"
+        raise InputError(
+            f"expected a prompt of token ids, (1, T) or a list of whole numbers, found {given}. Encode text with "
+            "target.tokenizer, and of what that returns give the input_ids."
+        ) from error
+    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+        raise InputError(f"expected a prompt of whole numbers, found {ids.dtype}. Give token ids, not values or masks.")
     return ids

@@ -20,7 +20,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fspad_ref.cache import KVCache
-from fspad_ref.errors import CheckpointError, ConfigError, InputError, UnsupportedTarget
+from fspad_ref.chat import use_chat_format
+from fspad_ref.errors import CheckpointError, ConfigError, InputError
+from fspad_ref.support import TESTED, refuse_attention, refuse_misbehaving, refuse_model
+
+# What of from_pretrained's options says where the files are, and so holds for the tokenizer too.
+TOKENIZER_OPTIONS = ("trust_remote_code", "revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
 class Target:
@@ -34,12 +39,7 @@ class Target:
     """
 
     def __init__(self, model: nn.Module, tokenizer=None):
-        refuse_unsupported(model.config)
-        if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
-            raise UnsupportedTarget(
-                "expected a target on one device, found one spread over several by device_map, whose cache would have "
-                "to be spread too. Load it on one device, in bfloat16 if it is large."
-            )
+        refuse_model(model)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.backbone = model.get_decoder()
@@ -47,15 +47,26 @@ class Target:
         self.lm_head = model.get_output_embeddings()
 
     @classmethod
-    def from_pretrained(cls, path: str, *, device: str = "cpu", dtype: str = "float32", **kwargs) -> "Target":
-        """Load a local folder or Hub id. Remote code stays off unless the caller passes trust_remote_code=True.
+    def from_pretrained(
+        cls, path: str, *, device: str = "cpu", dtype: str = "float32", chat_format: str | None = None, **kwargs
+    ) -> "Target":
+        """Load a local folder or Hub id, in safetensors or the older .bin, whole or in shards.
 
-        Raises CheckpointError if there is no readable model at `path`.
+        Args:
+            path: a folder, or the id of a model on the Hub; HF_HUB_OFFLINE=1 keeps to what was downloaded before.
+            device: where the model goes, unless a device_map is given (of one device: the cache has one).
+            dtype: float64, float32, bfloat16 or float16.
+            chat_format: a prompt format of chat.py, for models without a chat template; None for the model's own.
+            kwargs: for `transformers`: device_map, revision, local_files_only ... Remote code stays off unless the
+                caller passes trust_remote_code=True.
+
+        Raises CheckpointError if there is no readable model at `path`, UnsupportedTarget for one that cannot work.
         """
         if dtype not in ("float64", "float32", "bfloat16", "float16"):
             raise ConfigError(f"expected dtype float64, float32, bfloat16 or float16, found {dtype!r}. Choose one.")
         # remote code: False, since None would ask on the terminal
         kwargs = {"attn_implementation": "sdpa", "trust_remote_code": False, **kwargs}
+        refuse_attention(kwargs["attn_implementation"])
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 path, dtype=getattr(torch, dtype), output_loading_info=True, **kwargs
@@ -65,8 +76,15 @@ class Target:
                 f"expected a Hugging Face causal LM at {path!r}, found: {error} "
                 "Give a folder with config.json and model.safetensors, or a Hub id."
             ) from error
+        refuse_model(model)
         refuse_damaged(model, info["missing_keys"], path)
-        return cls(model.to(device), load_tokenizer(path, kwargs["trust_remote_code"]))
+        tokenizer = load_tokenizer(path, **{name: kwargs[name] for name in TOKENIZER_OPTIONS if name in kwargs})
+        if chat_format is not None:
+            use_chat_format(tokenizer, chat_format)
+        target = cls(model if kwargs.get("device_map") else model.to(device), tokenizer)
+        if target.config.model_type not in TESTED:
+            refuse_misbehaving(target)
+        return target
 
     @property
     def config(self):
@@ -187,40 +205,6 @@ def head_dim(config) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def refuse_unsupported(config) -> None:
-    """Raises UnsupportedTarget, naming the reason, for models on which tree verification cannot work."""
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    other = sorted(set(getattr(config, "layer_types", None) or []) - {"full_attention"})
-    attention = getattr(config, "_attn_implementation", None)
-    if window or other:
-        found = f"sliding_window={window}" if window else f"layers of type {', '.join(other)}"
-        raise UnsupportedTarget(
-            f"expected a target with full attention in every layer, found {config.model_type} with "
-            f"{found}: its cache cannot roll back a rejected branch. Use a full-attention model."
-        )
-    if attention not in (None, "sdpa", "eager"):
-        raise UnsupportedTarget(
-            f"expected attention 'sdpa' or 'eager', found {attention!r}, which cannot take a tree "
-            "mask. Load the target with attn_implementation='sdpa'."
-        )
-    for name, neutral in (("logits_scaling", 1), ("logit_scale", 1), ("final_logit_softcapping", None)):
-        if getattr(config, name, None) not in (None, neutral):
-            raise UnsupportedTarget(
-                f"expected logits = lm_head(feature), found {config.model_type} with {name}={getattr(config, name)}, "
-                "which changes them afterwards. Use a Llama-like model."
-            )
-    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "longrope":
-        raise UnsupportedTarget(
-            "expected RoPE frequencies that depend on the position alone, found rope_type 'longrope', which "
-            "switches them by the longest position of a forward. Use a model with another rope_type."
-        )
-    if not getattr(config, "num_key_value_heads", None):
-        raise UnsupportedTarget(
-            f"expected a Llama-like config with num_key_value_heads, found {config.model_type}. "
-            "Supported are Llama, Vicuna, Mistral without sliding window, Qwen2 and Qwen3."
-        )
-
-
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
@@ -235,13 +219,13 @@ def refuse_damaged(model: nn.Module, missing: Iterable[str], path: str) -> None:
             )
 
 
-def load_tokenizer(path: str, trust_remote_code: bool = False):
-    """The tokenizer saved with a model, or None if the folder has none.
+def load_tokenizer(path: str, trust_remote_code: bool = False, **where):
+    """The tokenizer saved with a model, or None if the folder has none. where: cache_dir, revision and the like.
 
     Raises CheckpointError for a tokenizer that brings its own code, unless that is trusted.
     """
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **where)
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise CheckpointError(

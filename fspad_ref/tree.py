@@ -6,19 +6,26 @@
 
 No Python loop runs over nodes, and no number travels to the host: the tree's shape is fixed by its settings, only
 its contents depend on the data. It is a deterministic function of the draft, which is what makes reranking lossless.
+
+Trees may be grown otherwise, by another shape or from other guesses; what the decoding loop asks of whoever grows them
+is a `Grower`.
 """
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from fspad_ref.cache import KVCache
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
 from fspad_ref.sampling import at_least_float32
+from fspad_ref.target import Target
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,12 @@ def expand(
 
 def top_children(draft: Draft, logit_feature: Float[Tensor, "*rows hidden"], k: int) -> tuple[Tensor, Tensor]:
     """log q and token of the k most probable children, (..., k) each, from the *logit* feature u."""
-    logits = at_least_float32(draft.lm_head(logit_feature))  # half precision would tie many path scores
+    return most_probable(draft.lm_head(logit_feature), k)
+
+
+def most_probable(logits: Float[Tensor, "*rows vocab"], k: int) -> tuple[Tensor, Tensor]:
+    """log q and token of the k most probable tokens, (..., k) each, best first."""
+    logits = at_least_float32(logits)  # half precision would tie many path scores
     top, token = logits.topk(k, dim=-1)  # (..., V) -> (..., k)
     log_q = top - logits.logsumexp(dim=-1, keepdim=True)
     # NaN (an overflow in half precision) sorts above everything and would tear the tree apart: a bad draft may be
@@ -192,3 +204,57 @@ def ancestors(parent: Int[Tensor, "nodes"], levels: int) -> Bool[Tensor, "nodes 
         above = parent[above]
         reached = reached | (above[:, None] == node)
     return reached
+
+
+# --- whoever grows the trees, as the decoding loop sees it -----------------------------------------------------------
+
+Grow = Callable[[Tensor, Tensor], DraftTree]  # (features (1, new, D), token_ids (1, new + 1)), as for grow_tree
+
+
+@dataclass(frozen=True)
+class Grower(ABC):
+    """Grows the draft trees of one text after another: all that the decoding loop asks of a draft.
+
+    Kept so small, one function a text and two numbers, that the loop can be read without knowing who grows its trees.
+
+    Args:
+        draft: whoever guesses, a Draft or Medusa's heads; has the attribute `target`.
+        shape: how large its trees are; has the attributes `levels` and `total_tokens`, as TreeConfig.
+    """
+
+    draft: nn.Module
+    shape: Any
+
+    @abstractmethod
+    def start(self, longest: int) -> Grow:
+        """A new text begins, prompt and answer of at most `longest` tokens: what grows its trees, round after round.
+
+        It is called with what the text has gained since the last round, in the first round with all of it: features
+        and token ids so that (features[t], token_ids[t + 1]) are the new pairs. The last token is the tree's root.
+        """
+
+    @property
+    def target(self) -> Target:
+        """Whose text it drafts."""
+        return self.draft.target
+
+    @property
+    def levels(self) -> int:
+        """Levels below the root: the most draft tokens one round can accept."""
+        return self.shape.levels
+
+    @property
+    def nodes(self) -> int:
+        """N, root included."""
+        return self.shape.total_tokens
+
+
+@dataclass(frozen=True)
+class DynamicTree(Grower):
+    """EAGLE-2's trees, from a Draft of any kind; shape is a TreeConfig."""
+
+    shape: TreeConfig = field(default_factory=TreeConfig)
+
+    def start(self, longest: int) -> Grow:
+        cache = self.draft.new_cache(longest + self.shape.depth * self.shape.top_k)
+        return lambda features, token_ids: grow_tree(self.draft, features, token_ids, self.shape, cache)

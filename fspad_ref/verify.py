@@ -34,6 +34,11 @@ class Verdict:
     path: Int[Tensor, "levels_plus_1"]
     tokens: Int[Tensor, "levels_plus_1"]
 
+    def read(self) -> tuple[Int[Tensor, "kept"], list[int]]:
+        """The path walked, (a + 1,) and on the device, and the a + 1 tokens as numbers: one copy to the host."""
+        accepted, *tokens = torch.cat((self.accepted[None], self.tokens)).tolist()
+        return self.path[: accepted + 1], tokens[: accepted + 1]
+
 
 def verify(tree: DraftTree, drawn: Int[Tensor, "nodes"], levels: int) -> Verdict:
     """Walk the tree along the drawn tokens, all nodes at once: no loop over nodes, no copy to the host.

@@ -4,6 +4,7 @@ The table names the error's type and a piece of each of the three. Each error de
 built-in exception that one would guess. For training and files see test_training_survives.py and test_files.py.
 """
 
+import inspect
 import math
 import pickle
 import re
@@ -13,7 +14,16 @@ import pytest
 import torch
 from conftest import GOLDEN, tiny_draft, tiny_target
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, LlamaConfig, MambaConfig, MistralConfig, Qwen2Config, Qwen3NextConfig
+from transformers import (
+    DeepseekV2Config,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PhiConfig,
+    Qwen2Config,
+    Qwen3NextConfig,
+)
 
 from fspad_ref import (
     Draft,
@@ -26,8 +36,9 @@ from fspad_ref import (
 )
 from fspad_ref.checkpoint import load_tensors
 from fspad_ref.errors import CheckpointError, ConfigError, FspadError, InputError, TargetMismatch, UnsupportedTarget
-from fspad_ref.target import refuse_unsupported
+from fspad_ref.support import refuse_unsupported
 from fspad_ref.train import TrainConfig, train
+from fspad_ref.tree import DynamicTree
 
 PROMPT = [2, 7, 5, 11, 3]
 
@@ -75,11 +86,12 @@ def whole(at) -> bytes:
 
 
 def generate(at, prompt=PROMPT, **settings):
-    speculative_generate(at.target, at.draft, prompt, **settings)
+    """Without the type checks that only tests have: what a user meets."""
+    inspect.unwrap(speculative_generate)(at.target, at.draft, prompt, **settings)
 
 
 def plain(at, prompt=PROMPT, **settings):
-    autoregressive_generate(at.target, prompt, **settings)
+    inspect.unwrap(autoregressive_generate)(at.target, prompt, **settings)
 
 
 def only_at_length(length, value):
@@ -169,6 +181,12 @@ TABLE = {
                                "found a file that does not parse", "Restore the file"),
     "unknown setting": (lambda at: load_bytes(at, "config.json", b'{"model_type": "fspad_ref", "layers": 2}'),
                         ConfigError, "expected the settings of DraftConfig", "found also layers", "Remove them"),
+    "config of another model": (lambda at: load_bytes(at, "config.json", b'{"model_type": "llama"}'), CheckpointError,
+                                "expected model_type 'fspad_ref'", "found 'llama'", "use Draft.from_official"),
+    "config that is a list": (lambda at: load_bytes(at, "config.json", b"[]"), CheckpointError,
+                              "expected model_type 'fspad_ref'", "found None", "Give the folder of a saved draft"),
+    "no draft": (lambda at: Draft.from_official(GOLDEN / "target.safetensors", at.target), CheckpointError,
+                 "expected a draft in the reference layout", "found no tensor for our fuse.weight", "Give the file"),
     "NaN weight": (lambda at: load_changed(at, lambda t: t["fuse.bias"].fill_(math.nan)), CheckpointError, FINITE,
                    "found NaN or infinity in fuse.bias", EARLIER),
     "infinite weight": (lambda at: load_changed(at, lambda t: t["fuse.bias"].fill_(math.inf)), CheckpointError, FINITE,
@@ -228,7 +246,20 @@ TABLE = {
                         "within the target's 256 positions", "found 256 + 1 + 6", "Shorten the prompt"),
     "max_new_tokens < 0": (lambda at: generate(at, max_new_tokens=-1), InputError, "expected max_new_tokens",
                            "found -1", "Set it to 0 or more"),
-    # targets on which a tree cannot be verified
+    "text for a prompt": (lambda at: generate(at, "Hello"), InputError, "expected a prompt of token ids",
+                          "found str 'Hello'", "Encode text with target.tokenizer"),
+    "texts, plain": (lambda at: plain(at, ["a", "b"]), InputError, "expected a prompt of token ids",
+                     "found list ['a', 'b']", "Encode text with target.tokenizer"),
+    "all that a tokenizer returns": (lambda at: generate(at, {"input_ids": [PROMPT]}), InputError,
+                                     "expected a prompt of token ids", "found dict", "give the input_ids"),
+    "fractions": (lambda at: generate(at, [2.0, 7.5]), InputError, "expected a prompt of whole numbers",
+                  "found torch.float32", "Give token ids"),
+    "a mask": (lambda at: plain(at, torch.tensor([[True]])), InputError, "expected a prompt of whole numbers",
+               "found torch.bool", "Give token ids"),
+    "a tree's size beside a grower": (lambda at: speculative_generate(at.target, DynamicTree(at.draft), PROMPT,
+                                                                      tree=TreeConfig(2, 3, 8)), ConfigError,
+                                      "expected no tree size", "found TreeConfig(top_k=2", "Leave tree at None"),
+    # targets on which a tree cannot be verified, or for which no draft can be made
     "sliding window": (lambda at: target_with(MistralConfig(sliding_window=16)), UnsupportedTarget, FULL,
                        "mistral with sliding_window=16", "Use a full-attention model"),
     "sliding window, Qwen": (lambda at: target_with(Qwen2Config(use_sliding_window=True, max_window_layers=4)),
@@ -241,6 +272,11 @@ TABLE = {
                         "mamba with layers of type linear_attention", "Use a full-attention model"),
     "unknown attention": (lambda at: target_with(GPT2Config()), UnsupportedTarget,
                           "expected a Llama-like config with num_key_value_heads", "found gpt2", "Supported are"),
+    "latent attention": (lambda at: target_with(DeepseekV2Config()), UnsupportedTarget,
+                         "expected keys and values of one size", "deepseek_v2 with latent attention (kv_lora_rank=512)",
+                         "Use a Llama-like model"),
+    "layer norm": (lambda at: target_with(PhiConfig()), UnsupportedTarget,
+                   "expected a Llama-like config with rms_norm_eps", "found phi", "Supported are"),
     "flash attention": (lambda at: target_with(LlamaConfig(), _attn_implementation="flash_attention_2"),
                         UnsupportedTarget, "expected attention 'sdpa' or 'eager'", "found 'flash_attention_2'",
                         "attn_implementation='sdpa'"),

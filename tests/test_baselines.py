@@ -1,6 +1,7 @@
 """Every baseline emits the text it should, and counts its rounds."""
 
 import copy
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -20,10 +21,11 @@ from fspad_ref.lab.assisted import (
     train_assistant,
     weighted_loss,
 )
-from fspad_ref.lab.baselines import DynamicTree, Plain, Speculative, speculative_loop
+from fspad_ref.lab.baselines import DynamicTree, Plain, Speculative
 from fspad_ref.lab.medusa import MedusaConfig, MedusaHeads, MedusaTree
 from fspad_ref.lab.static_tree import StaticTree, plan_tree, static_shape
 from fspad_ref.train import TrainConfig
+from fspad_ref.tree import Grower
 
 PROMPT = [2, 7, 5, 11, 3]
 SETTINGS = [SamplingConfig(), SamplingConfig(1.0, seed=1), SamplingConfig(1.3, top_p=0.8, seed=3)]
@@ -58,21 +60,55 @@ def test_a_tree_of_all_tokens_always_accepts_one(target):
 
 
 def test_the_loop_is_speculative_generate(target, draft):
-    """With EAGLE-2's tree: same tokens, same acceptance, same reports, round by round."""
+    """A draft with a tree's size is EAGLE-2's grower: same tokens, same acceptance, same reports, round by round."""
     tree, rounds, again = TreeConfig(4, 3, 20), [], []
     settings = dict(max_new_tokens=20, sampling=SETTINGS[1], stop=lambda tokens: tokens[-1] == 9)
-    fast = speculative_generate(target, draft, PROMPT, tree=tree, on_round=lambda *r: rounds.append(r), **settings)
-    loop = speculative_loop(target, DynamicTree(draft, tree), PROMPT, on_round=lambda *r: again.append(r), **settings)
-    assert (loop.tokens, loop.accepted, again) == (fast.tokens, fast.accepted, rounds)
+    one = speculative_generate(target, draft, PROMPT, tree=tree, on_round=lambda *r: rounds.append(r), **settings)
+    two = speculative_generate(
+        target, DynamicTree(draft, tree), PROMPT, on_round=lambda *r: again.append(r), **settings
+    )
+    assert (two.tokens, two.accepted, again) == (one.tokens, one.accepted, rounds)
 
 
-def test_the_loop_checks_its_input(target):
+@dataclass(frozen=True)
+class Watched(Grower):
+    """Another grower, whose calls are noted."""
+
+    real: Grower
+    shown: list = field(default_factory=list)
+
+    def start(self, longest):
+        grow = self.real.start(longest)
+
+        def noted(features, token_ids):
+            self.shown.append((features, token_ids))
+            return grow(features, token_ids)
+
+        return noted
+
+
+def test_a_grower_is_shown_every_token_once(target):
+    """First the whole text, then what each round has added; features are one behind tokens."""
+    for grower in growers(target):
+        watched = Watched(grower.draft, grower.shape, grower)
+        shown, result = watched.shown, speculative_generate(target, watched, PROMPT, max_new_tokens=18)
+        assert len(shown) == len(result.accepted)
+        ids = [shown[0][1][0].tolist(), *(ids[0, 1:].tolist() for _, ids in shown[1:])]
+        whole = [*PROMPT, *result.tokens]
+        assert sum(ids, []) == whole[: len(sum(ids, []))]
+        features = torch.cat([features for features, _ in shown], dim=1)
+        expected = target.features(torch.tensor([whole]))[:, : features.shape[1]]
+        torch.testing.assert_close(features, expected, rtol=0, atol=1e-10)
+
+
+def test_growers_are_checked_like_drafts(target):
     grower = growers(target)[0]
-    assert speculative_loop(target, grower, PROMPT, max_new_tokens=0).tokens == []
+    assert (grower.levels, grower.nodes) == (int(PLAN.depth.max()), len(PLAN.depth))
+    assert speculative_generate(target, grower, PROMPT, max_new_tokens=0).tokens == []
     with pytest.raises(InputError, match="256 positions"):
-        speculative_loop(target, grower, PROMPT, max_new_tokens=249)
+        speculative_generate(target, grower, PROMPT, max_new_tokens=252 - grower.levels)
     with pytest.raises(TargetMismatch, match="another Target object"):
-        speculative_loop(tiny_target(), grower, PROMPT)
+        speculative_generate(tiny_target(), grower, PROMPT)
 
 
 # ---- transformers' own ----

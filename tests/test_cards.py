@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from fspad_ref.checkpoint import save_json
 from fspad_ref.errors import InputError
-from fspad_ref.show.cards import replace_section, results_section, sections
+from fspad_ref.show.cards import (
+    files_section,
+    goals_section,
+    paper_section,
+    readme_section,
+    replace_section,
+    results_section,
+    sections,
+)
 
 ROOT = Path(__file__).parents[1]
-SECTIONS = {"README.md": ["results"], "data/README.md": ["target", "scores", "samples", "drafts", "calibration"]}
+SECTIONS = {"README.md": ["results"], "data/README.md": ["target", "scores", "samples", "drafts", "calibration"],
+            "data/results/README.md": ["files", "goals"]}  # fmt: skip
 
 
 @pytest.mark.parametrize("path, name", [(path, name) for path, names in SECTIONS.items() for name in names])
@@ -50,3 +60,83 @@ def test_the_results_table_is_what_the_record_says():
     assert "| plain decoding | 0 | 1 | 1 | 6 of 7 |" in table
     assert "| FSPAD | 0 | 3.10 (2.90 to 3.30) | 1.25 (1.10 to 1.40) | 6 of 7 |" in table
     assert table.endswith("    the command")
+
+
+# ---- what `bench --preset paper` recorded ----
+
+MACHINE = {"hardware": "a machine", "threads": 2, "dtype": "float32", "torch": "2", "date": "2026-01-01T00:00:00"}
+TREES = {"small": {"top_k": 4, "depth": 2, "total_tokens": 12}, "large": {"top_k": 10, "depth": 5, "total_tokens": 60}}
+
+
+def estimate(value: float, half: float | None) -> dict:
+    low, high = (None, None) if half is None else (value - half, value + half)
+    return {"value": value, "low": low, "high": high}
+
+
+def study(seeds: int = 5, half: float | None = 0.1) -> dict:
+    taus = {"eagle": 4.0, "eagle_wide": 4.05, "fspad": 4.4}
+    rows = [{"method": method, "task": task, "temperature": 0.0, "over_seeds": estimate(tau, half)}
+            for method, tau in taus.items() for task in ("qa", "mean")]  # fmt: skip
+    rows[0]["over_seeds"] = estimate(9.0, half)  # a single task is in no table of means
+    differences = [
+        {"method": "fspad", "against": other, "task": "mean", "temperature": 0.0,
+         "over_seeds": estimate(0.4, half), "gain_over_seeds": estimate(0.1, half and 0.02)}
+        for other in ("eagle", "eagle_wide")
+    ]  # fmt: skip
+    return {"taus": rows, "differences": differences, "published_gains": {"0": [0.066, 0.08]}, "key": {"seeds": seeds},
+            "config": {"tree": TREES["large"], "training": {"steps": 1000}}, "answers": 1120}  # fmt: skip
+
+
+def speed() -> dict:
+    rows = [("vanilla", 1.0, 1.0), ("prompt_lookup", 1.3, 1.1), ("eagle", 3.5, 1.9), ("fspad", 3.9, 2.1)]
+    summary = [{"method": method, "task": "mean", "temperature": 0.0, "tau": tau, "speedup": fast,
+                "by_repetition": [fast - 0.1, fast, fast + 0.2]} for method, tau, fast in rows]  # fmt: skip
+    config = {"tree": TREES["small"], "per_task": 4, "speed": {"repetitions": 3}}
+    return {"summary": summary, "config": config, "provenance": MACHINE | {"command": "the command"}}
+
+
+def test_the_papers_table_is_what_study_and_speed_say():
+    table = paper_section(study(), speed())
+    lines = table.splitlines()
+    assert lines[0] == "|  | tau, T=0 | speedup, T=0 |" and lines[1] == "|---|---|---|"
+    assert lines[2] == "| plain decoding | 1 | 1 |"
+    assert "| prompt lookup | 1.30 | 1.10 (1.00 to 1.30) |" in lines
+    assert "| EAGLE-2 | **4.00** (3.90 to 4.10) | 1.90 (1.80 to 2.10) |" in lines
+    assert "| EAGLE-2, as large as FSPAD | **4.05** (3.95 to 4.15) | - |" in lines, "it is in no real loop"
+    assert not any("Medusa" in line or "9.00" in line for line in lines)
+    assert ("- T=0, FSPAD against EAGLE-2: mean tau +0.400 (+0.300 to +0.500), a gain of +10.0% (+8.0% to +12.0%); "
+            "published for large targets: 6.6% to 8.0%.") in lines  # fmt: skip
+    assert any(line.startswith("- T=0, FSPAD against EAGLE-2, as large") and "published" not in line for line in lines)
+    for text in (
+        "5 trainings of 1,000 steps",
+        "1,120 recorded answers",
+        "top_k 4, depth 2, 12 tokens",
+        "    the command",
+    ):
+        assert text in table
+
+
+def test_one_seed_has_no_interval_in_the_table():
+    table = paper_section(study(seeds=1, half=None), speed())
+    assert "| FSPAD | **4.40** | 2.10 (2.00 to 2.30) |" in table and "no interval, as there is one seed" in table
+
+
+def test_the_readme_changes_over_when_both_files_are_there(tmp_path):
+    results = tmp_path / "data" / "results"
+    save_json(results / "study.json", study())
+    save_json(results / "bench.json", {"summary": [], "config": {"tree": TREES["large"]},
+                                       "provenance": MACHINE | {"command": "the old command"}})  # fmt: skip
+    assert "the old command" in readme_section(results)
+    save_json(results / "speed.json", speed())
+    assert readme_section(results) == paper_section(study(), speed())
+
+
+def test_the_card_lists_the_files_and_the_goals_that_are_there(tmp_path):
+    assert goals_section(tmp_path) == "Not measured yet."
+    goal = {"goal": "a share", "measured": 0.1234, "sense": "at most", "bound": 0.08, "met": False}
+    save_json(tmp_path / "goals.json", {"goals": [goal, goal | {"bound": 0.2, "met": True}]})
+    save_json(tmp_path / "speed.json", speed())
+    assert "| a share | 0.123 | at most 0.08 | **not met** |" in goals_section(tmp_path)
+    assert "| a share | 0.123 | at most 0.2 | met |" in goals_section(tmp_path)
+    listed = files_section(tmp_path)
+    assert "| 2026-01-01, a machine, 2 threads | `the command` |" in listed and "study.json" not in listed

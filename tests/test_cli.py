@@ -96,6 +96,19 @@ def test_every_command_has_help_for_every_option(name: str, capsys: pytest.Captu
     assert headed and all(headed)
 
 
+@pytest.mark.parametrize("how", [["--preset", "paper"], ["--preset=paper"]])
+def test_a_preset_is_a_command_with_options_of_its_own(how: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["bench", *how, "--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0 and "bench --preset paper" in shown
+    for option in ("--steps", "--study.seeds", "--study.training.steps", "--speed.repetitions", "--results"):
+        assert option in shown
+    assert cli.chosen("bench", ["--per-task", "2", *how])[1] == ["--per-task", "2"]
+    assert cli.chosen("bench", ["--preset", "none"]) == (cli.COMMANDS["bench"], ["--preset", "none"], "bench")
+    assert cli.chosen("tune", how)[0] == cli.COMMANDS["tune"], "another command has no presets"
+
+
 def test_the_command_line_does_not_import_what_it_does_not_use() -> None:
     code = (
         "import sys; from fspad_ref.__main__ import main; main(['--help'])\n"

@@ -9,10 +9,13 @@ from conftest import tiny_draft
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fspad_ref import SamplingConfig, TreeConfig
+from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, speculative_generate
+from fspad_ref.cache import KVCache
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
+from fspad_ref.generate import Chooser
 from fspad_ref.lab.costs import Costs, Curve, ideal_speedup, predict_speedup
-from fspad_ref.lab.timings import measure_costs
+from fspad_ref.lab.timings import AFTER_ROUNDS, PLAIN_STEPS, _after, _plain_rest, measure_costs
+from fspad_ref.verify import Verdict
 
 
 def constant(seconds: float) -> Curve:
@@ -117,6 +120,28 @@ def test_every_job_is_timed_alone_and_bursts_are_divided(target):
     assert (costs.plain, costs.prefill, costs.draft_prefill) == (1.0, 1.0, 1.0)
     assert costs.target.seconds == costs.draft.seconds == (1.0, 1.0)
     assert costs.plain_rest == 1 / 32 and costs.level(3) == 1 / 5 and costs.after(5) == pytest.approx(1 / 7)
+
+
+def calls(run) -> list[str]:
+    """What `run()` does besides forwards, as names in order."""
+    names = []
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((Chooser, "extend"), (Chooser, "every_node"), (Verdict, "read"), (KVCache, "keep")):
+            real = getattr(owner, name)
+            patch.setattr(owner, name, lambda *a, name=name, real=real: [names.append(name), real(*a)][1])
+        run()
+    return names
+
+
+def test_the_timed_jobs_do_what_the_loops_do(target):
+    """Between the forwards: a round, and a step of plain decoding."""
+    draft, sampling = tiny_draft(target), SamplingConfig(1.0)
+    first, *rounds = calls(lambda: speculative_generate(target, draft, [2, 7], max_new_tokens=9, sampling=sampling))
+    one = ["every_node", "read", "keep"]
+    assert first == "extend" and rounds == one * (len(rounds) // 3)
+    assert calls(_after(target, draft, 8, 20, sampling)) == one * AFTER_ROUNDS
+    plain = calls(lambda: autoregressive_generate(target, [2, 7], max_new_tokens=9, sampling=sampling))
+    assert plain == ["extend"] * 9 and calls(_plain_rest(target, 8, sampling)) == ["extend"] * PLAIN_STEPS
 
 
 def test_measuring_changes_nothing(target):

@@ -19,6 +19,7 @@ import torch
 from broken_rules import BROKEN_RULES, SampledChildren, Textbook, normalised
 
 from fspad_ref import DraftTree
+from fspad_ref.show.exact import law_of, law_of_text, total_variation
 from fspad_ref.tree import ancestors
 from fspad_ref.verify import verify, verify_by_rejection
 
@@ -128,71 +129,32 @@ def by_rejection(here: Context) -> dict:
 
     def experiment(choose):
         path, bonus = verify_by_rejection(here.tree, here.p, lambda p: choose([p, 1 - p]) == 0, choose)
-        return [*here.tree.token[path].tolist(), bonus]
+        return (*here.tree.token[path].tolist(), bonus)
 
     return law_of(experiment)
-
-
-def law_of(experiment) -> dict:
-    """The law of `experiment(choose)`: run it once for each way its choices can fall, depth first."""
-    law, unexplored = defaultdict(Fraction), [[]]
-    while unexplored:
-        branch = Branch(unexplored.pop(), unexplored)
-        emitted = tuple(experiment(branch.choose))
-        law[emitted] += branch.probability
-    return law
-
-
-class Branch:
-    """One way for the choices to fall: first as in the script, then always the first possible index."""
-
-    def __init__(self, script: list[int], unexplored: list):
-        self.script, self.unexplored = script, unexplored
-        self.made, self.probability = [], Fraction(1)
-
-    def choose(self, weights: list[Fraction]) -> int:
-        assert sum(weights) == 1 and min(weights) >= 0, f"law broken: {weights} are no probabilities"
-        possible = [index for index, weight in enumerate(weights) if weight]
-        if len(self.made) == len(self.script):
-            self.unexplored.extend([*self.made, other] for other in possible[1:])
-            self.script.append(possible[0])
-        self.made.append(self.script[len(self.made)])
-        self.probability *= weights[self.made[-1]]
-        return self.made[-1]
 
 
 # --- the law of a text -----------------------------------------------------------------------------------------------
 
 
-def law_of_text(seed: int, one_round) -> dict:
+def law_of_world(seed: int, one_round) -> dict:
     """{text: probability} for the first tokens in world `seed`, round after round; what goes beyond is cut off."""
-    length = World(seed).length
 
-    @cache
-    def law_after(text: tuple) -> dict:
-        if len(text) == length:
-            return {text: Fraction(1)}
-        law = defaultdict(Fraction)
-        for emitted, probability in one_round(context(seed, text)).items():
-            assert emitted, "law broken: a round emitted nothing"
-            for whole, rest in law_after((text + emitted)[:length]).items():
-                law[whole] += probability * rest
+    def after(text: tuple) -> dict:
+        law = one_round(context(seed, text))
+        assert () not in law, "law broken: a round emitted nothing"
         return law
 
-    return law_after(())
-
-
-def total_variation(law: dict, other: dict) -> Fraction:
-    return sum(abs(law.get(text, 0) - other.get(text, 0)) for text in law.keys() | other.keys()) / 2
+    return law_of_text(after, (), World(seed).length)
 
 
 def distance_from_target(one_round, seed: int) -> Fraction:
-    return total_variation(law_of_text(seed, one_round), targets_law(seed))
+    return total_variation(law_of_world(seed, one_round), targets_law(seed))
 
 
 @cache
 def targets_law(seed: int) -> dict:
-    return law_of_text(seed, plain)
+    return law_of_world(seed, plain)
 
 
 # --- 1: the rules are lossless ---------------------------------------------------------------------------------------
@@ -228,7 +190,7 @@ def test_the_worlds_hold_what_can_go_wrong():
 
 
 def as_round(rule):
-    return lambda here: law_of(lambda choose: rule(here, choose).emit())
+    return lambda here: law_of(lambda choose: tuple(rule(here, choose).emit()))
 
 
 @pytest.mark.parametrize("rule", BROKEN_RULES, ids=lambda rule: rule.__name__)

@@ -12,6 +12,7 @@ A stand-in's cache holds the tokens themselves, so it can read the text before e
 the loop kept a wrong entry, the oracle would look up another text and stop being accepted.
 """
 
+from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ from fspad_ref.cache import KVCache
 from fspad_ref.draft import DraftOutput
 from fspad_ref.generate import Chooser
 from fspad_ref.train import TrainConfig, train
+from fspad_ref.tree import DynamicTree
 
 PROMPT = [2, 7, 5, 11, 3]
 LENGTH = 14
@@ -151,69 +153,67 @@ def test_the_drafts_are_as_good_and_as_bad_as_they_should_be(world):
 # --- the caches hold what a fresh prefill would write ---------------------------------------------------------------
 
 
-def poisoned(new_cache):
-    """The same cache, but with NaN in every slot that nothing has been written to."""
+@dataclass(frozen=True)
+class Inspector(DynamicTree):
+    """Grows EAGLE-2's trees, and in every round holds both caches against fresh ones and poisons what is cut off."""
 
-    def make(capacity, batch=1):
-        cache = new_cache(capacity, batch)
+    made: list[KVCache] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)  # accepted by the round before; in the first, the prompt
+
+    def start(self, longest):
+        grow, text = super().start(longest), torch.empty(1, 0, dtype=torch.long)
+        cache, draft_cache = self.made[-2:]
+
+        def inspected(features, token_ids):
+            nonlocal text
+            self.kept.append(features.shape[1] - 1)
+            text = torch.cat((text[:, :-1], token_ids), dim=1)  # the old root comes again; the new one is in no cache
+            fresh, fresh_draft = (model.new_cache(text.shape[1] - 1) for model in (self.target, self.draft))
+            expected = self.target.features(text[:, :-1], cache=fresh)
+            self.draft(expected, text[:, 1:], cache=fresh_draft)
+            nodes = grow(features, token_ids)
+            for found, wanted in ((cache, fresh), (draft_cache, fresh_draft)):
+                assert found.length == wanted.length, "law broken: a cache holds as many tokens as the text"
+                ours, theirs = (one.kv[..., : wanted.length, :] for one in (found, wanted))
+                assert ours.allclose(theirs, rtol=0, atol=1e-10), "law broken: a cache equals a fresh prefill"
+                found.kv[..., found.length :, :] = torch.nan
+            return nodes
+
+        return inspected
+
+
+def decode_inspected(target, draft, tree, **settings):
+    """(result, accepted tokens of every round but the last); caches begin with NaN in every slot."""
+    inspector = Inspector(draft, tree)
+
+    def poisoned(cache):
         cache.kv.fill_(torch.nan)
+        inspector.made.append(cache)
         return cache
 
-    return make
-
-
-class Inspector:
-    """`speculate`, with both caches held against fresh ones after every round, and what is cut off poisoned."""
-
-    def __init__(self):
-        self.real, self.kept = fspad_ref.generate.speculate, []
-
-    def __call__(self, target, draft, features, pending, text, tree, choose_from, cache, draft_cache):
-        out = self.real(target, draft, features, pending, text, tree, choose_from, cache, draft_cache)
-        node_features, tokens, accepted = out
-        verified = torch.cat((text, torch.tensor([tokens[:accepted]], dtype=torch.long)), dim=1)  # all but the bonus
-        fresh = target.new_cache(verified.shape[1])
-        expected = target.features(verified, cache=fresh)
-        fresh_draft = draft.new_cache(text.shape[1])
-        draft(expected[:, : text.shape[1] - 1], text[:, 1:], cache=fresh_draft)
-        for found, wanted in ((cache, fresh), (draft_cache, fresh_draft)):
-            assert found.length == wanted.length, "law broken: a cache holds as many tokens as the text"
-            ours, theirs = (one.kv[..., : wanted.length, :] for one in (found, wanted))
-            assert ours.allclose(theirs, rtol=0, atol=1e-10), "law broken: a cache equals a fresh prefill of the text"
-            found.kv[..., found.length :, :] = torch.nan
-        ours, theirs = node_features, expected[:, -accepted - 1 :]
-        assert ours.allclose(theirs, rtol=0, atol=1e-10), "law broken: the draft gets the features of a fresh prefill"
-        self.kept.append(accepted)
-        return out
+    with pytest.MonkeyPatch.context() as patch:
+        for model in (target, draft):
+            patch.setattr(model, "new_cache", lambda size, new=model.new_cache: poisoned(new(size)))
+        return speculative_generate(target, inspector, PROMPT, max_new_tokens=LENGTH, **settings), inspector.kept[1:]
 
 
 @pytest.mark.parametrize("kind", ["trained", "random"])
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
-def test_after_every_round_both_caches_equal_a_fresh_prefill(world, kind, tree, monkeypatch):
+def test_in_every_round_both_caches_equal_a_fresh_prefill(world, kind, tree):
     target, plain, drafts = world
     for sampling in list(plain)[:2]:
-        settings = dict(max_new_tokens=LENGTH, sampling=sampling, tree=tree)
-        clean = speculative_generate(target, drafts[kind], PROMPT, **settings)
-        with monkeypatch.context() as patch:
-            inspector = Inspector()
-            patch.setattr(fspad_ref.generate, "speculate", inspector)
-            patch.setattr(target, "new_cache", poisoned(target.new_cache))
-            patch.setattr(drafts[kind], "new_cache", poisoned(drafts[kind].new_cache))
-            dirty = speculative_generate(target, drafts[kind], PROMPT, **settings)
-        assert len(inspector.kept) == len(clean.accepted)
+        clean = speculative_generate(target, drafts[kind], PROMPT, max_new_tokens=LENGTH, sampling=sampling, tree=tree)
+        dirty, kept = decode_inspected(target, drafts[kind], tree, sampling=sampling)
+        assert kept == clean.accepted[:-1]
         # a NaN that reached the draft would change its trees, one that reached the target the text
         assert dirty == clean and dirty.tokens == plain[sampling], "law broken: rejected cache slots reach no output"
 
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
-def test_long_paths_are_kept_whole(world, tree, monkeypatch):
+def test_long_paths_are_kept_whole(world, tree):
     """The oracle's greedy paths have full length: the last of many kept rows has to be there too."""
     target, _, drafts = world
-    inspector = Inspector()
-    monkeypatch.setattr(fspad_ref.generate, "speculate", inspector)
-    monkeypatch.setattr(target, "new_cache", poisoned(target.new_cache))
-    speculative_generate(target, drafts["oracle"], PROMPT, max_new_tokens=LENGTH, tree=tree)
-    assert max(inspector.kept) >= 2
+    assert max(decode_inspected(target, drafts["oracle"], tree)[1]) >= 2
 
 
 # --- stopping is truncation ------------------------------------------------------------------------------------------

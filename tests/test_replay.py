@@ -20,7 +20,9 @@ from fspad_ref import (
 from fspad_ref.corpus import Question
 from fspad_ref.errors import CheckpointError
 from fspad_ref.lab.bench import decode_questions
-from fspad_ref.lab.recordings import Recording, record, recorded, text_features
+from fspad_ref.lab.lockstep import replay_many
+from fspad_ref.lab.many import answer_many, is_drawn, text_features
+from fspad_ref.lab.recordings import Recording, record, record_all, recorded
 from fspad_ref.lab.replay import chain_tokens, n_alpha, replay
 
 PROMPT = [2, 7, 5, 11, 3]
@@ -69,6 +71,31 @@ def test_replay_is_the_real_loop_round_by_round(target, draft, sampling):
     assert cuts > 0, "some text must end inside a block, without its bonus token"
 
 
+@pytest.mark.parametrize("config", [TREE, TreeConfig(5, 3, 20), TreeConfig(1, 4, 5), TreeConfig(6, 1, 1)], ids=str)
+def test_replays_in_lockstep_are_single_replays(target, draft, config):
+    """Texts of many lengths, in batches that shrink as texts end; one text has no round at all."""
+    draft, texts = attentive(draft), []
+    for number, length in enumerate((1, 2, 9, 30, 17, 23, 5)):
+        sampling = SamplingConfig(1.0, seed=number) if number % 2 else SamplingConfig()
+        prompt = PROMPT[: 1 + number % 4]
+        answer = autoregressive_generate(target, prompt, max_new_tokens=length, sampling=sampling).tokens
+        texts.append(recording(target, prompt, answer))
+    texts.append(agreeable(target, draft))
+    single = [replay(draft, text, config).accepted for text in texts]
+    assert replay_many(draft, texts, config, batch=3, progress=lambda jobs, **_: jobs) == single
+    assert single[0] == [] and (config.total_tokens == 1 or any(max(one) > 0 for one in single[1:]))
+
+
+def test_ties_are_broken_in_lockstep_as_in_the_tree(target):
+    """A draft whose lm_head cannot tell tokens apart: every score ties, so only the order decides."""
+    draft = tiny_draft(target)
+    blank = {name: torch.zeros_like(weight) for name, weight in draft.state_dict().items()}
+    draft.load_state_dict(blank)
+    text = recording(target, PROMPT, [0, 1, 2, 0, 1, 0, 2, 1, 3, 0, 0])
+    for config in (TREE, TreeConfig(3, 3, 12), TreeConfig(4, 2, 9)):
+        assert replay_many(draft, [text, text], config) == [replay(draft, text, config).accepted] * 2
+
+
 def place(answer) -> tuple:
     return answer.question_id, answer.category, answer.turn, answer.temperature
 
@@ -84,6 +111,41 @@ def test_recordings_are_the_texts_of_the_benchmark():
     replayed = [(place(r), len(r.tokens), len(replay(draft, r, TREE).accepted)) for r in recordings]
     assert replayed == measured and len(replayed) == 8
     assert any(rounds < tokens - 1 for _, tokens, rounds in replayed), "some draft token must have been accepted"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_many_answers_at_once_are_the_answers_one_by_one(temperature):
+    target = worded_target()
+    prompts = [[4, 9, 12], [7], [5, 6, 7, 8, 9, 10], [20, 21]]
+    laws = [SamplingConfig(temperature, seed=number) for number in range(4)]
+    answers = answer_many(target, prompts, laws, 12, eos=1)
+    for prompt, law, (tokens, features) in zip(prompts, laws, answers, strict=True):
+        alone = autoregressive_generate(target, prompt, max_new_tokens=12, eos_token_id=1, sampling=law)
+        assert tokens == alone.tokens and torch.equal(features, text_features(target, prompt + tokens))
+
+
+def test_a_batch_that_rounds_otherwise_is_decoded_again(monkeypatch):
+    """Whatever the batch returns, the answer is the one that a forward over the text confirms."""
+    target, law = worded_target(), SamplingConfig(1.0, seed=4)
+    right = autoregressive_generate(target, [4, 9], max_new_tokens=6, sampling=law).tokens
+    wrong = [*right[:-1], (right[-1] + 1) % 31]
+    monkeypatch.setattr("fspad_ref.lab.many._batch", lambda *_: [right, wrong])
+    assert [tokens for tokens, _ in answer_many(target, [[4, 9]] * 2, [law] * 2, 6, eos=31)] == [right, right]
+    features = text_features(target, [4, 9, *wrong])
+    assert not is_drawn(target, [4, 9], wrong, features, law) and is_drawn(target, [4, 9], right, features, law)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_recordings_in_batches_are_the_same(tmp_path, batch):
+    target, settings = worded_target(), dict(temperatures=(0.0, 1.0), max_new_tokens=8, seed=3)
+    single = record(target, QUESTIONS, progress=lambda jobs, **_: jobs, **settings)
+    for _ in range(2):  # made, then read
+        many = record_all(tmp_path, target, QUESTIONS, batch=batch, progress=lambda jobs, **_: jobs, **settings)
+        assert [(place(one), one.prompt, one.tokens) for one in many] == [
+            (place(one), one.prompt, one.tokens) for one in single
+        ]
+        for one, other in zip(many, single, strict=True):
+            torch.testing.assert_close(one.features, other.features)
 
 
 # ---- n-alpha ----

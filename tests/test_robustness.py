@@ -7,12 +7,16 @@ import torch
 from conftest import tiny_draft, tiny_target
 from safetensors.torch import load_file, save_file
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    OlmoConfig,
+    OlmoForCausalLM,
 )
 
 from fspad_ref import (
@@ -71,6 +75,8 @@ def test_rope_frequencies_keep_their_precision_in_a_half_precision_draft():
 
 SIZES = dict(vocab_size=31, hidden_size=24, intermediate_size=40, num_hidden_layers=1, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=64)  # fmt: skip
+LATENT = dict(kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=6,
+              first_k_dense_replace=1, num_key_value_heads=4)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -78,8 +84,10 @@ SIZES = dict(vocab_size=31, hidden_size=24, intermediate_size=40, num_hidden_lay
     [
         (lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=16)), "sliding_window=16"),
         (lambda: GraniteForCausalLM(GraniteConfig(**SIZES, logits_scaling=8.0)), "logits_scaling=8.0"),
+        (lambda: DeepseekV3ForCausalLM(DeepseekV3Config(**SIZES | LATENT)), r"latent attention \(kv_lora_rank=8\)"),
+        (lambda: OlmoForCausalLM(OlmoConfig(**SIZES)), "rms_norm_eps, found olmo"),
     ],
-    ids=["sliding window", "scaled logits"],
+    ids=["sliding window", "scaled logits", "latent attention", "another norm"],
 )
 def test_targets_that_cannot_work_are_refused_by_name(model, message):
     with pytest.raises(UnsupportedTarget, match=message):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_draft, tiny_target
 
-from fspad_ref import SamplingConfig, TreeConfig, generate, speculative_generate, tree
+from fspad_ref import DraftTree, SamplingConfig, TreeConfig, generate, speculative_generate, tree
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import InputError
 from fspad_ref.lab.stages import FORWARDS, STAGES, profile_rounds, summarize, table, timed_stages
@@ -32,8 +32,8 @@ class HandClock:
 
 
 def attributes(target, draft) -> list:
-    places = [(generate, "speculate"), (generate, "verify"), (tree, "expand"), (tree, "top_children"), (tree, "rerank")]
-    places += [(generate.Chooser, "every_node"), (KVCache, "keep")]
+    places = [(tree, name) for name in ("grow_tree", "expand", "top_children", "rerank")]
+    places += [(generate, "verify"), (generate.Chooser, "every_node"), (KVCache, "keep")]
     of_objects = [vars(owner).get(name) for owner, name in
                   ((draft, "forward"), (target, "tree_features"), (target.lm_head, "forward"))]  # fmt: skip
     return [getattr(owner, name) for owner, name in places] + of_objects
@@ -46,7 +46,7 @@ def test_every_stage_gets_the_seconds_spent_in_it(monkeypatch):
     owners = {
         (draft, "forward"): 1000, (target.lm_head, "forward"): 100, (target, "tree_features"): 20,
         (tree, "expand"): 3, (tree, "top_children"): 5, (tree, "rerank"): 7, (generate.Chooser, "every_node"): 11,
-        (generate, "verify"): 13, (KVCache, "keep"): 17, (generate, "grow_tree"): 23,
+        (generate, "verify"): 13, (KVCache, "keep"): 17, (tree, "grow_tree"): 23,
     }  # fmt: skip
     for (owner, name), seconds in owners.items():
         monkeypatch.setattr(owner, name, clock.slows(getattr(owner, name), seconds))
@@ -65,7 +65,7 @@ def test_every_stage_gets_the_seconds_spent_in_it(monkeypatch):
 
 
 def test_what_follows_verify_up_to_the_cache_is_acceptance(target, monkeypatch):
-    """The copy to the host stands in the loop itself, between `verify` and `keep`."""
+    """The copy to the host stands between `verify` and `keep`."""
     clock, draft, cat = HandClock(), tiny_draft(target), torch.cat
 
     def slow_cat(tensors, *args, **kwargs):
@@ -132,9 +132,10 @@ def test_texts_without_a_round_are_refused(target, draft):
 
 
 def test_a_loop_that_no_longer_calls_a_stage_is_found_out(target, monkeypatch):
-    def speculate(target, draft, features, *others):
-        return features[:, -1:], [2], 0
+    def root_alone(draft, features, token_ids, config, cache):
+        zero, root = torch.zeros(1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
+        return DraftTree(token_ids[0, -1:], zero, zero, torch.zeros(1), root)
 
-    monkeypatch.setattr(generate, "speculate", speculate)
-    with pytest.raises(RuntimeError, match="accept, cache"):
+    monkeypatch.setattr(tree, "grow_tree", root_alone)
+    with pytest.raises(RuntimeError, match="found none of draft extension, draft head, draft levels, expand, rerank"):
         profile_rounds(target, tiny_draft(target), [PROMPT], tree=TREE, max_new_tokens=6)

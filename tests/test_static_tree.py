@@ -8,6 +8,8 @@ from conftest import tiny_draft
 
 from fspad_ref.errors import ConfigError, InputError
 from fspad_ref.lab.rates import acceptance_rates, draft_guesses
+from fspad_ref.lab.recordings import Recording
+from fspad_ref.lab.replay import n_alpha
 from fspad_ref.lab.static_tree import grow_static_tree, plan_tree, static_shape
 
 SHAPE = ((0,), (1,), (2,), (0, 0), (0, 2), (2, 1), (0, 0, 0), (0, 0, 1), (2, 1, 0), (0, 0, 1, 0))
@@ -111,6 +113,20 @@ def test_rates_by_hand(target):
     torch.testing.assert_close(rates, torch.tensor(expected, dtype=torch.float64))
     with pytest.raises(InputError, match="two response tokens"):
         acceptance_rates(target, guess, [(text, [False] * 7)])
+
+
+def test_one_rank_gives_n_alpha(target, draft):
+    """Two ways to EAGLE's n-alpha: from this table, and from a recording of the same text."""
+    prompt, tokens = [2, 9, 4], [17, 5, 23, 8, 1, 17, 5, 23, 8, 1, 30, 2]
+    for i in (2, 3, 6, 9):  # let the draft be right now and then
+        ids = torch.tensor([prompt + tokens[:i]])
+        tokens[i] = int(draft.lm_head(draft(target.features(ids[:, :-1]), ids[:, 1:]).logit_feature[0, -1]).argmax())
+    ids, response = prompt + tokens, [False] * len(prompt) + [True] * len(tokens)
+    text = Recording(0, "qa", 0, 0.0, prompt, tokens, target.features(torch.tensor([ids[:-1]]))[0])
+    right, tried = n_alpha(draft, text, 2).double().unbind(dim=1)
+    rates = acceptance_rates(target, draft_guesses(draft, 3), [(ids, response)], levels=3, ranks=1)
+    assert right[0] >= 4
+    torch.testing.assert_close(rates[:, 0], right / tried.clamp(min=1))
 
 
 def test_guesses_along_a_text_are_those_of_chains(target, draft):

@@ -6,6 +6,7 @@ from scipy import stats
 
 from fspad_ref.errors import InputError
 from fspad_ref.lab.statistics import (
+    Estimate,
     bootstrap_difference,
     bootstrap_gain,
     bootstrap_tau,
@@ -35,6 +36,11 @@ def random_counts(rng: np.random.Generator, seeds: int = 2, questions: int = 40)
 def test_t_interval_by_hand() -> None:
     # mean 3, standard deviation 1, t_{0.975, 2} = 4.302653: half-width 4.302653 / sqrt(3)
     assert close(t_interval([2.0, 3.0, 4.0]), 3.0, 3.0 - 2.484138, 3.0 + 2.484138, 1e-6)
+
+
+def test_a_single_value_has_no_interval() -> None:
+    assert t_interval([1.5]) == Estimate(1.5, None, None)
+    assert relative_gain([3.0], [2.0]) == Estimate(0.5, None, None)
 
 
 def test_paired_difference_is_scipys_paired_t_test() -> None:
@@ -108,8 +114,8 @@ def test_coverage_over_questions() -> None:
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: t_interval([1.0]), "two finite values"),
-        (lambda: t_interval([1.0, np.nan]), "two finite values"),
+        (lambda: t_interval([]), "at least one finite value"),
+        (lambda: t_interval([1.0, np.nan]), "at least one finite value"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), "Pair them by seed"),
         (lambda: mean_tau({"a": np.zeros((1, 3, 2))}), "found none"),
         (lambda: bootstrap_tau({"a": np.ones((1, 1, 2))}), "two questions a task"),

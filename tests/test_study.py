@@ -11,14 +11,16 @@ from tqdm import tqdm
 
 from fspad_ref import Draft
 from fspad_ref.checkpoint import load_json
-from fspad_ref.errors import CheckpointError, ConfigError, InputError
-from fspad_ref.lab import study as studies
+from fspad_ref.errors import ConfigError, InputError
 from fspad_ref.lab.bench import decode_questions
 from fspad_ref.lab.comparison import table
-from fspad_ref.lab.recordings import load_recordings, recording_key
+from fspad_ref.lab.data import RememberingTarget
+from fspad_ref.lab.estimate import estimate, spoken
+from fspad_ref.lab.recordings import record_all
 from fspad_ref.lab.statistics import paired_difference
-from fspad_ref.lab.study import StudyConfig, fresh, measure, study
-from fspad_ref.train import TrainConfig
+from fspad_ref.lab.study import StudyConfig, measure, study
+from fspad_ref.lab.trainings import fresh, trained
+from fspad_ref.train import TrainConfig, train
 
 KINDS = ("eagle", "fs", "pad", "fspad", "eagle_wide")
 TASKS = ("conversation", "qa", "mean")
@@ -39,8 +41,15 @@ def dialogues() -> list[tuple[list[int], list[bool]]]:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> StudyConfig:
-    return StudyConfig(out=tmp_path_factory.mktemp("study"), seeds=2, tree=TREE, max_new_tokens=8, alphas=2,
-                       resamples=100, cost_steps=2, training=TRAINING)  # fmt: skip
+    out = tmp_path_factory.mktemp("study")
+    return StudyConfig(out=out, results=out / "study.json", seeds=2, tree=TREE, max_new_tokens=8, alphas=2,
+                       alpha_every=1, batch=2, resamples=100, cost_steps=2, training=TRAINING)  # fmt: skip
+
+
+def seed_folder(config: StudyConfig, seed: int):
+    """Where the drafts of a seed are."""
+    (folder,) = config.out.glob(f"drafts-*/seed-{seed}")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +64,23 @@ def test_every_kind_task_temperature_and_seed_is_there(results):
     assert all(len(r["by_seed"]) == 2 and min(r["by_seed"]) >= 1 for r in results["taus"])
     pairs = {(r["method"], r["against"]) for r in results["differences"]}
     assert pairs == {(kind, "eagle") for kind in KINDS[1:]} | {("fspad", "eagle_wide")}
-    assert {(r["method"], r["temperature"]) for r in results["alphas"]} == {(k, t) for k in KINDS for t in (0.0, 1.0)}
+    assert {(r["method"], r["task"]) for r in results["alphas"]} == {
+        (kind, task) for kind in KINDS for task in ("conversation", "qa", "all")
+    }
     assert results["provenance"]["dtype"] == "float64" and results["config"]["tree"]["top_k"] == TREE.top_k
-    assert [one["step"] for one in results["training"]] == [3, 3] and results["recordings"]["answers"] == 10
+    assert [one["step"] for one in results["training"]] == [3] * 10 and results["answers"] == 10
+    assert {(one["method"], one["seed"]) for one in results["training"]} == {(k, s) for k in KINDS for s in (0, 1)}
+    assert all(one["seconds"] > 0 for one in results["training"])
 
 
 def test_tau_is_that_of_the_real_loop(results, target, config):
-    draft = Draft.from_pretrained(config.out / "seed-1" / "fspad", target)
+    draft = Draft.from_pretrained(seed_folder(config, 1) / "fspad", target)
     answers = decode_questions(target, {"fspad": draft}, QUESTIONS, temperatures=(0.0, 1.0), tree=TREE,
                                max_new_tokens=8, progress=quiet)  # fmt: skip
     for temperature in (0.0, 1.0):
         rounds = sum(a.rounds for a in answers if (a.method, a.temperature) == ("fspad", temperature))
-        (row,) = (r for r in results["accepted"] if (r["method"], r["temperature"]) == ("fspad", temperature))
+        (row,) = (r for r in results["accepted"]
+                  if (r["method"], r["temperature"], r["task"]) == ("fspad", temperature, "all"))  # fmt: skip
         assert sum(row["rounds_by_seed"][1]) == rounds and len(row["rounds_by_seed"][1]) == TREE.levels + 1
     for row in results["taus"]:
         if row["method"] == "fspad" and row["task"] != "mean":
@@ -101,41 +115,122 @@ def test_the_widened_eagle_is_as_large_as_fspad(target, results):
 
 
 def test_what_is_finished_is_not_done_again(results, target, dialogues, config, monkeypatch):
-    for name in ("fspad_ref.train._Run.step", "fspad_ref.lab.study.replay", "fspad_ref.lab.recordings.record"):
+    for name in (
+        "fspad_ref.train._Run.step",
+        "fspad_ref.lab.study.replay_many",
+        "fspad_ref.lab.recordings.record",
+    ):
         monkeypatch.setattr(name, None)  # a call would fail
+    assert study(target, dialogues, QUESTIONS, config, progress=quiet) == results
+    config.results.unlink()
     again = study(target, dialogues, QUESTIONS, config, progress=quiet)
     assert {**again, "provenance": 0} == {**results, "provenance": 0}
-    assert load_json(config.out / "results.json")["taus"] == results["taus"]
 
 
 @pytest.fixture
 def copied(results, config, tmp_path) -> StudyConfig:
     """The finished study in another folder, to be changed."""
-    return dataclasses.replace(config, out=shutil.copytree(config.out, tmp_path / "copy"))
+    out = shutil.copytree(config.out, tmp_path / "copy")
+    return dataclasses.replace(config, out=out, results=out / "study.json")
+
+
+def test_what_is_missing_is_made_again_alike(results, target, dialogues, copied, monkeypatch):
+    """One draft, one file of recordings and the results are lost; only these are made anew, and nothing changes."""
+    shutil.rmtree(seed_folder(copied, 1) / "fs")
+    next(copied.out.glob("recordings-*/T1-*.json")).unlink()
+    copied.results.unlink()
+    trainings = []
+    monkeypatch.setattr("fspad_ref.lab.trainings.train",
+                        lambda *given, **named: trainings.append(list(given[1])) or train(*given, **named))  # fmt: skip
+    again = study(target, dialogues, QUESTIONS, copied, progress=quiet)
+    assert trainings == [["fs"]] and not list(seed_folder(copied, 1).glob("training-*"))
+    assert again["taus"] == results["taus"] and again["alphas"] == results["alphas"]
+
+
+def test_a_training_that_was_stopped_goes_on(target, dialogues, tmp_path, monkeypatch):
+    training = dataclasses.replace(TRAINING, checkpoint_every=1)
+    steps = []
+
+    def stopped(seconds):
+        class Bar(tqdm):
+            def update(self, n=1):
+                steps.append(n)
+                if len(steps) == seconds:
+                    raise KeyboardInterrupt
+                return super().update(n)
+
+        return partial(Bar, disable=True)
+
+    kinds = ("eagle", "fspad")
+    with pytest.raises(KeyboardInterrupt):
+        trained(target, dialogues, training, kinds, 0, tmp_path / "a", stopped(2))
+    assert len(steps) == 2
+    resumed, _ = trained(target, dialogues, training, kinds, 0, tmp_path / "a", stopped(99))
+    assert len(steps) == 3, "two of the three steps were done"
+    whole, _ = trained(target, dialogues, training, kinds, 0, tmp_path / "b", quiet)
+    for kind in kinds:
+        for name, weight in whole[kind].state_dict().items():
+            assert torch.equal(weight, resumed[kind].state_dict()[name])
+
+
+def test_a_kind_that_is_trained_later_is_the_same(target, dialogues, results, config, tmp_path):
+    alone, _ = trained(target, dialogues, TRAINING, ("pad",), 1, tmp_path, quiet, RememberingTarget(target))
+    together = Draft.from_pretrained(seed_folder(config, 1) / "pad", target)
+    for name, weight in together.state_dict().items():
+        torch.testing.assert_close(alone["pad"].state_dict()[name], weight)
+
+
+def test_remembered_features_are_the_targets(target):
+    remembering = RememberingTarget(target)
+    ids = torch.tensor([[5, 7, 9, 11, 6], [8, 4, 10, 0, 0]])  # the second row is padded
+    first = remembering.features(ids)
+    assert torch.equal(first, target.features(ids))
+    again = remembering.features(torch.nn.functional.pad(ids, (0, 2)))
+    assert torch.equal(again[0, :5], first[0]) and torch.equal(again[1, :3], first[1, :3])
+    assert not again[1, 3:].any(), "nothing is known of padding"
+    small = RememberingTarget(target, most=5 * 24 * 8)
+    small.features(ids)
+    assert len(small.rows) == 1, "there was room for one row"
 
 
 def test_another_tree_is_replayed_anew(target, copied):
-    file = copied.out / "seed-0" / "fspad" / "replay.json"
-    draft, before = Draft.from_pretrained(file.parent, target), load_json(file)
-    key = recording_key(target, QUESTIONS, copied.temperatures, copied.max_new_tokens, copied.noise_seed)
-    recordings = load_recordings(copied.out / "recordings.json", key)
+    folder = seed_folder(copied, 0) / "fspad"
+    draft, before = Draft.from_pretrained(folder, target), load_json(next(folder.glob("replay-*.json")))
+    asked = dict(max_new_tokens=copied.max_new_tokens, seed=copied.noise_seed, batch=copied.batch, progress=quiet)
+    recordings = record_all(copied.out, target, QUESTIONS, copied.temperatures, **asked)
     small = dataclasses.replace(copied, tree=dataclasses.replace(TREE, total_tokens=2))
-    after = measure(draft, recordings, small, file, key, quiet)
-    assert after == load_json(file) and after["chains"] == before["chains"]
+    after = measure(draft, recordings, small, folder / "replay-small.json", {"tree": "small"}, quiet)
+    assert after == load_json(folder / "replay-small.json") and after["chains"] == before["chains"]
     assert all(few <= many for few, many in zip(before["rounds"], after["rounds"], strict=True))
-    assert sum(before["accepted"]["0"][2:]) > 0 == sum(after["accepted"]["0"][2:]), "one draft token a round at most"
+    most = {task: sum(before["accepted"][task][2:]) for task in before["accepted"]}
+    assert sum(most.values()) > 0 == sum(sum(one[2:]) for one in after["accepted"].values()), "one draft token a round"
 
 
-def test_another_training_in_the_same_folder_is_refused(target, dialogues, copied):
-    other = dataclasses.replace(copied, training=dataclasses.replace(TRAINING, noise=0.1))
-    with pytest.raises(CheckpointError, match="noise was"):
-        study(target, dialogues, QUESTIONS, other, progress=quiet)
+def test_another_training_goes_elsewhere_and_the_first_one_stays(target, dialogues, copied):
+    other = dataclasses.replace(
+        copied, training=dataclasses.replace(TRAINING, noise=0.1), kinds=("eagle", "fs"), seeds=1
+    )
+    found = study(target, dialogues, QUESTIONS, other, progress=quiet)
+    assert len(list(copied.out.glob("drafts-*"))) == 2
+    assert {one["method"] for one in found["drafts"]} == {"eagle", "fs"}
+    assert all(row["over_seeds"]["low"] is None for row in found["taus"]), "one seed has no interval"
+    assert "[one seed]" in table(found)
 
 
 def test_questions_without_an_interval_are_refused_before_training(target, dialogues, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "train", None)
+    monkeypatch.setattr("fspad_ref.lab.study.trained", None)
     with pytest.raises(InputError, match="two questions a task"):
-        study(target, dialogues, QUESTIONS[:3], dataclasses.replace(config, out=tmp_path), progress=quiet)
+        study(target, dialogues, QUESTIONS[:3], dataclasses.replace(config, out=tmp_path, results=tmp_path / "r.json"),
+              progress=quiet)  # fmt: skip
+
+
+def test_the_estimate_counts_the_trainings_that_are_missing(results, target, config, tmp_path):
+    cost = {kind: {"draft": 6.0, "target": 3.0} for kind in KINDS}
+    folder = seed_folder(config, 0).parent
+    assert estimate(target, QUESTIONS, config, cost, folder)["training"] == 0
+    minutes = estimate(target, QUESTIONS, config, cost, tmp_path)
+    assert minutes["training"] == pytest.approx(2 * 3 * (3.0 + 5 * 6.0) / 60), "2 seeds of 3 steps, 5 kinds"
+    assert minutes["recording"] > 0 < minutes["replaying"] and "minutes" in spoken(minutes)
 
 
 def test_the_table_shows_what_the_results_say(results):
@@ -149,7 +244,7 @@ def test_the_table_shows_what_the_results_say(results):
 
 
 @pytest.mark.parametrize(
-    "settings", [dict(kinds=("fspad",)), dict(kinds=("eagle", "medusa")), dict(seeds=1), dict(temperatures=())]
+    "settings", [dict(kinds=("fspad",)), dict(kinds=("eagle", "medusa")), dict(seeds=0), dict(temperatures=())]
 )
 def test_studies_that_cannot_compare_are_refused(settings):
     with pytest.raises(ConfigError, match="expected"):

@@ -12,7 +12,7 @@ from conftest import tiny_draft, tiny_target
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, grow_tree, speculative_generate
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
 from fspad_ref.lab.calibration import BigTree, Calibration, big_trees, calibrate, cut, fit_steps, forecast, rounds
-from fspad_ref.lab.recordings import text_features
+from fspad_ref.lab.many import text_features
 from fspad_ref.lab.tune import TuneConfig, _questions, tune, tune_tree
 from fspad_ref.lab.tuned import load_tuned, table
 

@@ -21,7 +21,8 @@ from fspad_ref.checkpoint import save_json
 from fspad_ref.corpus import CATEGORIES, Question, prompt_ids, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, InputError
-from fspad_ref.generate import Generation, autoregressive_generate, speculative_generate
+from fspad_ref.generate import Generation
+from fspad_ref.lab.baselines import DynamicTree, Method, Plain, Speculative
 from fspad_ref.lab.provenance import jsonable, provenance
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
@@ -57,11 +58,13 @@ class BenchConfig:
     """Precision of weights and arithmetic."""
     out: Path = Path("out/bench.json")
     """Where the results go."""
+    preset: Literal["none", "paper"] = "none"
+    """paper: regenerate every recorded result instead; its own options: bench --preset paper --help."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer by one method. identical: the same tokens as plain decoding."""
+    """One answer by one method. identical: the same tokens as plain decoding. prompt: tokens of the prompt."""
 
     question_id: int
     category: str
@@ -72,6 +75,8 @@ class Answer:
     rounds: int
     seconds: float
     identical: bool
+    prompt: int = 0
+    repetition: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,18 +113,20 @@ def bench(config: BenchConfig) -> None:
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,
     )
-    summaries = summarize(answers)
-    print(table(summaries))
-    save_json(
-        config.out,
-        {
-            "provenance": provenance(target),
-            "config": jsonable(config),
-            "summary": [asdict(row) for row in summaries],
-            "answers": [asdict(a) for a in answers],
-        },
-    )
+    results = results_of(target, config, answers)
+    print(table([Summary(**row) for row in results["summary"]]))
+    save_json(config.out, results)
     print(f"Results: {config.out}")
+
+
+def results_of(target: Target, config: BenchConfig, answers: Sequence["Answer"]) -> dict[str, Any]:
+    """What a results file holds, as plain data."""
+    return {
+        "provenance": provenance(target),
+        "config": jsonable(config),
+        "summary": [asdict(row) for row in summarize(answers)],
+        "answers": [asdict(a) for a in answers],
+    }
 
 
 def choose_questions(questions: Sequence[Question], tasks: Sequence[str], per_task: int | None) -> list[Question]:
@@ -147,58 +154,66 @@ def decode_questions(
     seed: int = 0,
     progress: Callable[..., Any] = tqdm,
 ) -> list[Answer]:
-    """Answer every turn of every question with every method; later turns see plain decoding's earlier answers."""
-    methods: dict[str, Draft | None] = {PLAIN: None, **drafts}
-    answers: list[Answer] = []
+    """Answer every turn of every question plainly and with every draft."""
+    methods: dict[str, Method] = {PLAIN: Plain(target)}
+    methods |= {name: Speculative(DynamicTree(draft, tree)) for name, draft in drafts.items()}
     jobs = [(temperature, question) for temperature in temperatures for question in questions]
-    _warm_up(target, methods, questions[0], tree)
+    warm_up(target, methods, questions[0])
+    answers: list[Answer] = []
     for number, (temperature, question) in enumerate(progress(jobs, desc="decode", unit="question")):
-        history: list[tuple[str, str]] = []
-        for turn, user in enumerate(question.turns):
-            ids = prompt_ids(target.tokenizer, history, user)
-            sampling = SamplingConfig(temperature, seed=noise_seed(seed, question.question_id, turn))
-            results = {}
-            for name in _rotated(list(methods), number):
-                results[name] = _timed(target, methods[name], ids, max_new_tokens, sampling, tree)
-            plain = results[PLAIN][0]
-            for name in methods:
-                result, seconds = results[name]
-                answers.append(
-                    Answer(
-                        question.question_id,
-                        question.category,
-                        turn,
-                        temperature,
-                        name,
-                        len(result.tokens),
-                        len(result.accepted),
-                        seconds,
-                        result.tokens == plain.tokens,
-                    )
-                )
-            history.append((user, target.tokenizer.decode(plain.tokens, skip_special_tokens=True)))
+        answers += answer_with_all(target, methods, question, temperature, max_new_tokens, seed, first=number)
     return answers
 
 
-def _timed(
-    target: Target, draft: Draft | None, ids: list[int], max_new_tokens: int, sampling: SamplingConfig, tree: TreeConfig
+def answer_with_all(
+    target: Target,
+    methods: Mapping[str, Method],
+    question: Question,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int = 0,
+    *,
+    first: int = 0,
+    repetition: int = 0,
+) -> list[Answer]:
+    """Every turn of a question by every method in turn; later turns see plain decoding's earlier answers.
+
+    methods: plain decoding, called PLAIN, among them. first: which of them begins.
+    """
+    answers: list[Answer] = []
+    history: list[tuple[str, str]] = []
+    for turn, user in enumerate(question.turns):
+        ids = prompt_ids(target.tokenizer, history, user)
+        sampling = SamplingConfig(temperature, seed=noise_seed(seed, question.question_id, turn))
+        results = {name: timed(target, methods[name], ids, max_new_tokens, sampling)
+                   for name in _rotated(list(methods), first)}  # fmt: skip
+        plain = results[PLAIN][0]
+        for name in methods:
+            result, seconds = results[name]
+            counted = len(result.tokens), len(result.accepted), seconds, result.tokens == plain.tokens
+            answers.append(
+                Answer(question.question_id, question.category, turn, temperature, name, *counted, len(ids), repetition)
+            )
+        history.append((user, target.tokenizer.decode(plain.tokens, skip_special_tokens=True)))
+    return answers
+
+
+def timed(
+    target: Target, method: Method, ids: list[int], max_new_tokens: int, sampling: SamplingConfig
 ) -> tuple[Generation, float]:
-    settings = dict(max_new_tokens=max_new_tokens, eos_token_id=target.tokenizer.eos_token_id, sampling=sampling)
+    """The answer to one prompt and the seconds it took, the whole call."""
     target.synchronize()
     began = time.perf_counter()
-    if draft is None:
-        result = autoregressive_generate(target, ids, **settings)
-    else:
-        result = speculative_generate(target, draft, ids, tree=tree, **settings)
+    result = method.decode(ids, max_new_tokens, sampling, target.tokenizer.eos_token_id)
     target.synchronize()
     return result, time.perf_counter() - began
 
 
-def _warm_up(target: Target, methods: Mapping[str, Draft | None], question: Question, tree: TreeConfig) -> None:
+def warm_up(target: Target, methods: Mapping[str, Method], question: Question) -> None:
     """First calls pay for memory and kernels that later ones reuse; they are not counted."""
     ids = prompt_ids(target.tokenizer, [], question.turns[0])
-    for draft in methods.values():
-        _timed(target, draft, ids, 16, SamplingConfig(), tree)
+    for method in methods.values():
+        timed(target, method, ids, 16, SamplingConfig())
 
 
 def _rotated(names: list[str], by: int) -> list[str]:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
-from fspad_ref.lab.recordings import text_features
+from fspad_ref.lab.many import text_features
 from fspad_ref.tree import DraftTree, TreeConfig, grow_tree
 
 RANKS = 3  # child ranks told apart by the calibration: best, second, all others

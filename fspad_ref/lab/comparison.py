@@ -5,7 +5,7 @@ Everywhere `rounds` and the like hold one list a seed. tau is tokens a target fo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ from fspad_ref.lab.statistics import (
 )
 
 MEAN = "mean"
+POOLED = "all"
+MAIN = ("fspad", "eagle")  # the claim
+CONTROL = ("fspad", "eagle_wide")  # at equal parameters
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Alpha:
-    """n-alpha of one method, all tasks pooled: of every seed, their mean, and its interval over seeds."""
+    """n-alpha of one method on one task, or on all of them pooled: of every seed, their mean and its interval."""
 
     method: str
+    task: str
     temperature: float
     n: int
     by_seed: list[float]
@@ -130,18 +134,55 @@ def differences(
     return rows
 
 
-def alphas(counted: Mapping[str, Sequence[Sequence[Sequence[int]]]], temperature: float) -> list[Alpha]:
-    """n-alpha by method and n, as far as every seed had a chain that long to try.
+def alphas(counted: Mapping[str, Sequence[Mapping[str, Any]]], temperature: float) -> list[Alpha]:
+    """n-alpha by method, task and n, as far as every seed had a chain that long to try.
 
-    counted: method -> for every seed (accepted, tried) of 0-alpha, 1-alpha, ...
+    counted: method -> for every seed, by "temperature task", (accepted, tried) of 0-alpha, 1-alpha, ...
     """
     rows = []
     for method, seeds in counted.items():
-        accepted, tried = np.moveaxis(np.asarray(seeds, dtype=float), -1, 0)  # (seeds, n + 1) each
-        for n in np.flatnonzero((tried > 0).all(axis=0)).tolist():
-            by_seed = (accepted[:, n] / tried[:, n]).tolist()
-            rows.append(Alpha(method, temperature, n, by_seed, t_interval(by_seed)))
+        for task, table in _by_task(seeds, temperature).items():
+            accepted, tried = np.moveaxis(table, -1, 0)  # (seeds, n + 1) each
+            for n in np.flatnonzero((tried > 0).all(axis=0)).tolist():
+                by_seed = (accepted[:, n] / tried[:, n]).tolist()
+                rows.append(Alpha(method, task, temperature, n, by_seed, t_interval(by_seed)))
     return rows
+
+
+def _by_task(seeds: Sequence[Mapping[str, Any]], temperature: float) -> dict[str, np.ndarray]:
+    """Counts of all seeds by task, at one temperature, and of all tasks pooled."""
+    names = [name.split(" ", 1) for name in seeds[0]]
+    tasks = [task for at, task in names if at == f"{temperature:g}"]
+    tables = {task: np.array([of[f"{temperature:g} {task}"] for of in seeds], dtype=float) for task in tasks}
+    return tables | {POOLED: sum(tables.values())}
+
+
+def compare(
+    recordings: Sequence[Recording],
+    measured: Mapping[str, Sequence[Mapping[str, Any]]],
+    temperatures: Sequence[float],
+    resamples: int,
+) -> dict[str, list[dict[str, Any]]]:
+    """tau, its paired differences, n-alpha and accepted tokens a round, as plain data.
+
+    measured: method -> for every seed what `study.measure` says. Every method is held against the first of MAIN.
+    """
+    pairs = [(method, MAIN[1]) for method in measured if method != MAIN[1]]
+    pairs += [CONTROL] if {*CONTROL} <= {*measured} else []
+    rows: dict[str, list] = {"taus": [], "differences": [], "alphas": []}
+    accepted = []
+    for temperature in temperatures:
+        counts = {method: count(recordings, [one["rounds"] for one in seeds], temperature)
+                  for method, seeds in measured.items()}  # fmt: skip
+        chains = {method: [one["chains"] for one in seeds] for method, seeds in measured.items()}
+        rows["taus"] += taus(counts, temperature, resamples)
+        rows["differences"] += differences(counts, pairs, temperature, resamples)
+        rows["alphas"] += alphas(chains, temperature)
+        for method, seeds in measured.items():
+            for task, table in _by_task([one["accepted"] for one in seeds], temperature).items():
+                accepted.append({"method": method, "task": task, "temperature": temperature,
+                                 "rounds_by_seed": table.astype(int).tolist()})  # fmt: skip
+    return {name: [asdict(row) for row in found] for name, found in rows.items()} | {"accepted": accepted}
 
 
 # ---- plain text ----
@@ -164,7 +205,9 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *_draft_lines(results, temperatures), *_alpha_lines(results["alphas"])])
 
 
-def _bounds(estimate: Mapping[str, float], form: str) -> str:
+def _bounds(estimate: Mapping[str, float | None], form: str) -> str:
+    if estimate["low"] is None:
+        return "[one seed]"
     return f"[{form.format(estimate['low'])}, {form.format(estimate['high'])}]"
 
 
@@ -172,7 +215,7 @@ def _difference_lines(rows: Sequence[Mapping[str, Any]], temperature: float) -> 
     """FSPAD against EAGLE by task, every other pair in the mean."""
     lines = [f"\nT={temperature:g}, difference of tau".ljust(44) + "over seeds        over questions    gain"]
     for row in rows:
-        main = (row["method"], row["against"]) == ("fspad", "eagle")
+        main = (row["method"], row["against"]) == MAIN
         if row["temperature"] == temperature and (main or row["task"] == MEAN):
             name = f"{row['method']} - {row['against']}, {row['task']}"
             bounds = (_bounds(row[over], "{:+.3f}") for over in ("over_seeds", "over_questions"))
@@ -187,11 +230,12 @@ def _draft_lines(results: Mapping[str, Any], temperatures: Sequence[float]) -> l
     lines = ["\ndraft         parameters   s a step" + "".join(f"{f'mean tau, T={t:g}':>17}" for t in temperatures)]
     for draft in results["drafts"]:
         values = "".join(f"{mean[draft['method'], t]['value']:17.3f}" for t in temperatures)
-        lines.append(f"{draft['method']:12}{draft['parameters']:12,}{draft['seconds_per_step']:11.4f}{values}")
+        lines.append(f"{draft['method']:12}{draft['parameters']:12,}{draft['seconds_per_step']['draft']:11.4f}{values}")
     return lines
 
 
 def _alpha_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [row for row in rows if row["task"] == POOLED]
     most = max((row["n"] for row in rows), default=-1)
     lines = ["\nn-alpha".ljust(21) + "".join(f"{n:8}" for n in range(most + 1))]
     for method, temperature in dict.fromkeys((row["method"], row["temperature"]) for row in rows):

@@ -33,7 +33,7 @@ from fspad_ref.lab.static_tree import TreePlan
 from fspad_ref.sampling import at_least_float32
 from fspad_ref.target import Target
 from fspad_ref.train import TrainConfig
-from fspad_ref.tree import DraftTree
+from fspad_ref.tree import DraftTree, Grow, Grower, most_probable
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,11 @@ class MedusaHeads(nn.Module):
         folder = Path(folder)
         settings = load_json(folder / "config.json")
         names = {field.name for field in dataclasses.fields(MedusaConfig)}
-        if settings.pop("model_type", None) != "fspad_ref_medusa" or set(settings) != names:
+        kind = settings.pop("model_type", None)
+        if kind != "fspad_ref_medusa" or set(settings) != names:
             raise CheckpointError(f"expected model_type 'fspad_ref_medusa' and the settings of MedusaConfig in "
-                                  f"{folder / 'config.json'}, found {', '.join(sorted(settings))}. Give the folder of "
-                                  "saved Medusa heads.")  # fmt: skip
+                                  f"{folder / 'config.json'}, found {kind!r} and {sorted(settings)}. Give the folder "
+                                  "of saved Medusa heads.")  # fmt: skip
         heads = cls(MedusaConfig(**settings), target)
         tensors = load_tensors(folder / "model.safetensors")
         check_names(tensors, heads.state_dict(), folder)
@@ -183,42 +184,26 @@ def grow_medusa_tree(
 
     Raises ConfigError for a plan with more levels than there are heads, or more ranks than tokens.
     """
-    if len(plan.levels) > heads.config.heads or plan.ranks > heads.config.vocab_size:
+    if plan.levels > heads.config.heads or plan.ranks > heads.config.vocab_size:
         raise ConfigError(
             f"expected a shape of at most {heads.config.heads} levels and {heads.config.vocab_size} ranks, found "
-            f"{len(plan.levels)} and {plan.ranks}. Make the shape from these heads' own rates."
+            f"{plan.levels} and {plan.ranks}. Make the shape from these heads' own rates."
         )
-    logits = at_least_float32(heads.target.lm_head(heads(feature[None])[:, 0]))  # (1, D) -> (K, D) -> (K, V)
-    top, guess = logits.topk(plan.ranks, dim=-1)  # (K, ranks)
-    log_q = top - logits.logsumexp(dim=-1, keepdim=True)
-    # as in tree.top_children: NaN must not tear anything apart, and no child may outscore its parent
-    log_q = log_q.masked_fill(log_q.isnan(), -torch.inf).clamp(max=0.0)
+    logits = heads.target.lm_head(heads(feature[None])[:, 0])  # (1, D) -> (K, D) -> (K, V)
+    log_q, guess = most_probable(logits, plan.ranks)  # (K, ranks) each
     head, rank = plan.depth[1:] - 1, plan.rank[1:]
     token = torch.cat((root[None], guess[head, rank]))
     return plan.tree(token, torch.cat((log_q.new_zeros(1), log_q[head, rank])))
 
 
 @dataclass(frozen=True)
-class MedusaTree:
-    """Grows Medusa's trees for `baselines.speculative_loop`. It has no cache: every round starts from one feature."""
+class MedusaTree(Grower):
+    """Grows Medusa's trees for `generate.speculative_generate`; draft is MedusaHeads.
 
-    heads: MedusaHeads
-    plan: TreePlan
+    There is no cache: every round starts from one feature.
+    """
 
-    @property
-    def target(self) -> Target:
-        return self.heads.target
+    shape: TreePlan
 
-    @property
-    def levels(self) -> int:
-        return len(self.plan.levels)
-
-    @property
-    def nodes(self) -> int:
-        return len(self.plan)
-
-    def start(self, longest: int) -> None:
-        """Nothing is remembered from text to text."""
-
-    def grow(self, features: Tensor, pending: Tensor, text: Tensor) -> DraftTree:
-        return grow_medusa_tree(self.heads, features[0, -1], pending[0, -1], self.plan)
+    def start(self, longest: int) -> Grow:
+        return lambda features, token_ids: grow_medusa_tree(self.draft, features[0, -1], token_ids[0, -1], self.shape)

@@ -7,6 +7,10 @@ f_0 .. f_t and x_{t+1}, and guesses x_{t+2}, x_{t+3}, ... along the true text. T
 
 where *guessed* means: among the ranks of the table. On greedy answers of the target these are the rates of greedy
 decoding, on answers sampled at a temperature those of that temperature.
+
+With one rank a depth is asked only where all before it were the best guess: rates[d - 1, 0] is then EAGLE's
+(d - 1)-alpha. replay.py counts that for one draft, on features already recorded and from the answer's places alone,
+which is quicker; here any guesser goes, Medusa's heads too, and every rank is told apart.
 """
 
 from collections.abc import Callable, Iterable, Iterator

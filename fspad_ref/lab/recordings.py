@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from fspad_ref.checkpoint import load_json, load_tensors, save_json, save_tensors
 from fspad_ref.corpus import Question, prompt_ids
 from fspad_ref.errors import CheckpointError
-from fspad_ref.generate import autoregressive_generate
 from fspad_ref.lab.bench import noise_seed
+from fspad_ref.lab.many import answer_many
+from fspad_ref.lab.provenance import code_hash, digest, fingerprint
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 
@@ -48,37 +49,73 @@ def record(
     *,
     max_new_tokens: int = 128,
     seed: int = 0,
+    batch: int = 1,
     progress: Callable[..., Any] = tqdm,
 ) -> list[Recording]:
     """Let the target answer every turn of every question, plainly: the texts of `bench.decode_questions`.
 
     Same noise, same stop, same history (later turns see the earlier answers), hence the same tau when replayed.
+    batch: questions answered at once (many.py); the texts are the same.
     """
+    groups = [questions[start : start + batch] for start in range(0, len(questions), batch)]
+    jobs = [(temperature, group) for temperature in temperatures for group in groups]
     recordings = []
-    eos = target.tokenizer.eos_token_id
-    jobs = [(temperature, question) for temperature in temperatures for question in questions]
-    for temperature, question in progress(jobs, desc="record", unit="question"):
-        history: list[tuple[str, str]] = []
-        for turn, user in enumerate(question.turns):
-            prompt = prompt_ids(target.tokenizer, history, user)
-            sampling = SamplingConfig(temperature, seed=noise_seed(seed, question.question_id, turn))
-            tokens = autoregressive_generate(
-                target, prompt, max_new_tokens=max_new_tokens, eos_token_id=eos, sampling=sampling
-            ).tokens
-            features = text_features(target, prompt + tokens)
-            recordings.append(
-                Recording(question.question_id, question.category, turn, temperature, prompt, tokens, features)
-            )
-            history.append((user, target.tokenizer.decode(tokens, skip_special_tokens=True)))
+    for temperature, group in progress(jobs, desc="record", unit=f"{batch} questions"):
+        recordings += _record_group(target, group, temperature, max_new_tokens, seed)
     return recordings
 
 
-def text_features(target: Target, ids: Sequence[int]) -> Float[Tensor, "seq hidden"]:
-    """f at every position of a text but the last, (L - 1, D), by one forward, on the CPU."""
-    return target.features(torch.tensor([list(ids[:-1])], device=target.device))[0].cpu()  # (1, L - 1) -> (L - 1, D)
+def _record_group(
+    target: Target, questions: Sequence[Question], temperature: float, max_new_tokens: int, seed: int
+) -> list[Recording]:
+    """Turn by turn: first turns of all, then second turns; returned question by question."""
+    eos = target.tokenizer.eos_token_id
+    histories: list[list[tuple[str, str]]] = [[] for _ in questions]
+    made: dict[tuple[int, int], Recording] = {}
+    for turn in range(max(len(question.turns) for question in questions)):
+        asked = [i for i, question in enumerate(questions) if turn < len(question.turns)]
+        prompts = [prompt_ids(target.tokenizer, histories[i], questions[i].turns[turn]) for i in asked]
+        samplings = [SamplingConfig(temperature, seed=noise_seed(seed, questions[i].question_id, turn)) for i in asked]
+        answers = answer_many(target, prompts, samplings, max_new_tokens, eos)
+        for i, prompt, (tokens, features) in zip(asked, prompts, answers, strict=True):
+            one = questions[i]
+            made[i, turn] = Recording(one.question_id, one.category, turn, temperature, prompt, tokens, features)
+            histories[i].append((one.turns[turn], target.tokenizer.decode(tokens, skip_special_tokens=True)))
+    return [made[place] for place in sorted(made)]
 
 
 # ---- files ----
+
+
+def record_all(
+    folder: Path,
+    target: Target,
+    questions: Sequence[Question],
+    temperatures: Sequence[float],
+    *,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    batch: int = 32,
+    progress: Callable[..., Any] = tqdm,
+) -> list[Recording]:
+    """All recordings, from files of `batch` questions each below `folder`; what is there is not made again.
+
+    Files of one target and one way of asking share a folder named after these, so that none is ever mixed up.
+    """
+    asked = dict(max_new_tokens=max_new_tokens, seed=seed)
+    groups = [questions[start : start + batch] for start in range(0, len(questions), batch)]
+    parts = [(temperature, number, group) for temperature in temperatures for number, group in enumerate(groups)]
+    key = recording_key(target, [], (), **asked) | {"batch": batch, "code": code_hash("sampling", "target", "lab.many")}
+    folder = folder / f"recordings-{digest(key)}"
+    recordings = []
+    for temperature, number, group in progress(parts, desc="record", unit=f"{batch} questions"):
+        name = f"T{temperature:g}-{number:03}-{digest([one.question_id for one in group])}.json"
+        recordings += recorded(folder / name, target, group, (temperature,), batch=batch, progress=_silent, **asked)
+    return recordings
+
+
+def _silent(jobs, **_):
+    return jobs
 
 
 def recorded(
@@ -89,12 +126,14 @@ def recorded(
     *,
     max_new_tokens: int = 128,
     seed: int = 0,
+    batch: int = 1,
     progress: Callable[..., Any] = tqdm,
 ) -> list[Recording]:
     """The recordings in the file `path`; if there is no such file they are made, as `record` says, and saved there."""
     key = recording_key(target, questions, temperatures, max_new_tokens, seed)
     if not Path(path).exists():
-        made = record(target, questions, temperatures, max_new_tokens=max_new_tokens, seed=seed, progress=progress)
+        made = record(target, questions, temperatures, max_new_tokens=max_new_tokens, seed=seed, batch=batch,
+                      progress=progress)  # fmt: skip
         save_recordings(path, made, key)
     return load_recordings(path, key)
 
@@ -113,16 +152,6 @@ def recording_key(
         "max_new_tokens": max_new_tokens,
         "seed": seed,
     }
-
-
-def fingerprint(module: nn.Module) -> str:
-    """16 hex digits that tell weights apart: a hash of all names and shapes, and of some thousand numbers a tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        thinned = tensor.flatten()[:: max(1, tensor.numel() // 4096)].cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(thinned.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def save_recordings(path: str | Path, recordings: Sequence[Recording], key: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 The text of an answer does not depend on the draft (recordings.py), so a draft's rounds are a walk along a known text:
 
-    grow    the draft's tree on the true features before the root, by the very calls of `speculate`
+    grow    the draft's tree on the true features before the root, by the very calls of `speculative_generate`
     walk    at every node v, "drawn" is the text's own token: y_v = x_{r + depth(v) + 1}, where the root is x_r
     move    r <- r + accepted + 1
 

@@ -5,18 +5,18 @@ that tell a clock where the time goes. The clock has a stack of stages and time 
 is counted twice and the stages of a round add up to the round.
 
     function           stage
-    speculate          rest: the loop's own Python, and what it does until the next round
-      grow_tree        rest
-        draft.forward  draft extension: the newly accepted pairs, in the first round the whole prompt
-        expand         expand: masks, the frontier's sort, gathering what it inherits
-          draft.forward  draft levels
-          top_children   top-k: its lm_head is "draft head", the rest of it is top-k and logsumexp
-        rerank         rerank, with the ancestor mask
-      tree_features    target forward
-      lm_head          target head
-      every_node       draw: processors, temperature, noise, argmax
-      verify           accept; so is what follows it up to `keep`: the round's one copy to the host
-      keep             cache
+    grow_tree          rest; every call of it begins a round
+      draft.forward    draft extension: the newly accepted pairs, in the first round the whole prompt
+      expand           expand: masks, the frontier's sort, gathering what it inherits
+        draft.forward  draft levels
+        top_children   top-k: its lm_head is "draft head", the rest of it is top-k and logsumexp
+      rerank           rerank, with the ancestor mask
+    tree_features      target forward
+    lm_head            target head
+    every_node         draw: processors, temperature, noise, argmax
+    verify             accept; so is what follows it up to `keep`: the round's one copy to the host
+    keep               cache
+    all else           rest: the loop's own Python, up to the next round
 
 The heads belong to the two models' forwards, as the step of plain decoding has its lm_head too; all else is outside.
 On a GPU the clock waits for the device at every border, so a stage pays for the kernels that it launched.
@@ -91,16 +91,16 @@ class StageClock:
 
         return wrapper
 
-    def starts_round(self, speculate: Callable) -> Callable:
-        """`speculate`, each call of which ends the round before it and begins a new one."""
+    def starts_round(self, grow: Callable) -> Callable:
+        """`grow`, each call of which ends the round before it and begins a new one."""
 
-        @functools.wraps(speculate)
+        @functools.wraps(grow)
         def wrapper(*args, **kwargs):
             self.mark()
             self.rounds.append(dict.fromkeys(STAGES, 0.0))
             return timed(*args, **kwargs)
 
-        timed = self.timed(speculate, "rest", None)
+        timed = self.timed(grow, "rest", None)
         return wrapper
 
 
@@ -125,8 +125,7 @@ def timed_stages(target: Target, draft: Draft, now: Callable[[], float] = time.p
     with ExitStack() as patches:
         for owner, name, stage, then in places:
             patches.enter_context(mock.patch.object(owner, name, clock.timed(getattr(owner, name), stage, then)))
-        round_of = clock.starts_round(generate.speculate)
-        patches.enter_context(mock.patch.object(generate, "speculate", round_of))
+        patches.enter_context(mock.patch.object(tree, "grow_tree", clock.starts_round(tree.grow_tree)))
         yield clock
         clock.mark()  # the end of the last round
 

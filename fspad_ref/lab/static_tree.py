@@ -13,7 +13,7 @@ at the draft's actual confidence, which is EAGLE-2's whole point.
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,7 @@ from torch import Tensor
 from fspad_ref.cache import KVCache
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
-from fspad_ref.target import Target
-from fspad_ref.tree import DraftTree, ancestors, top_children
+from fspad_ref.tree import DraftTree, Grow, Grower, ancestors, top_children
 
 Shape = tuple[tuple[int, ...], ...]  # paths of child ranks, the root's empty path left out
 
@@ -91,26 +90,34 @@ class TreePlan:
     """A shape as index tensors, made once: growing a tree then needs no loop over nodes.
 
     rank, parent, depth (N,) and ancestors (N, N) are those of the nodes in level order, the root (all 0) first.
+    by_level: one Level for each depth, from 1 on.
     """
 
     rank: Int[Tensor, "nodes"]
     parent: Int[Tensor, "nodes"]
     depth: Int[Tensor, "nodes"]
     ancestors: Bool[Tensor, "nodes nodes"]
-    levels: tuple[Level, ...]
+    by_level: tuple[Level, ...]
 
-    def __len__(self) -> int:
+    @property
+    def levels(self) -> int:
+        """Levels below the root."""
+        return len(self.by_level)
+
+    @property
+    def total_tokens(self) -> int:
+        """N, root included."""
         return self.rank.shape[0]
 
     @property
     def ranks(self) -> int:
         """The most guesses that any node needs."""
-        return max(level.ranks for level in self.levels)
+        return max(level.ranks for level in self.by_level)
 
     @property
     def inner(self) -> int:
         """Nodes with children, the root not counted: what the tree adds to the draft's cache while it grows."""
-        return sum(level.inner.shape[0] for level in self.levels)
+        return sum(level.inner.shape[0] for level in self.by_level)
 
     def tree(self, token: Int[Tensor, "nodes"], log_q: Float[Tensor, "nodes"]) -> DraftTree:
         """The tree of this shape with these tokens; log_q is each node's own, 0 at the root."""
@@ -175,11 +182,11 @@ def grow_static_tree(
     prefix = cache.length
     u, g = out.logit_feature[0, -1:], out.aligned_feature[:, -1:]  # (1, D), (1, 1, D): the root's row
     tokens, log_qs = [token_ids[0, -1:]], []
-    for step, level in enumerate(plan.levels):
+    for step, level in enumerate(plan.by_level):
         log_q, guess = top_children(draft, u, level.ranks)  # (rows, D) -> two of (rows, ranks)
         tokens.append(guess[level.row, level.rank])
         log_qs.append(log_q[level.row, level.rank])
-        if step + 1 == len(plan.levels):
+        if step + 1 == plan.levels:
             break
         mask = F.pad(level.visible, (prefix, 0), value=True)[None, None]  # the tree entries, and all of the prefix
         positions = torch.full((1, level.inner.shape[0]), prefix + step, device=u.device)
@@ -189,29 +196,12 @@ def grow_static_tree(
     return plan.tree(torch.cat(tokens), torch.cat((log_qs[0].new_zeros(1), *log_qs)))
 
 
-@dataclass
-class StaticTree:
-    """Grows trees of a fixed shape for `baselines.speculative_loop`, round after round of one text."""
+@dataclass(frozen=True)
+class StaticTree(Grower):
+    """Grows trees of a fixed shape, from a Draft of any kind, for `generate.speculative_generate`."""
 
-    draft: Draft
-    plan: TreePlan
-    cache: KVCache | None = field(default=None, init=False)
+    shape: TreePlan
 
-    @property
-    def target(self) -> Target:
-        return self.draft.target
-
-    @property
-    def levels(self) -> int:
-        return len(self.plan.levels)
-
-    @property
-    def nodes(self) -> int:
-        return len(self.plan)
-
-    def start(self, longest: int) -> None:
-        """A new text of at most `longest` tokens begins."""
-        self.cache = self.draft.new_cache(longest + self.plan.inner)
-
-    def grow(self, features: Tensor, pending: Tensor, text: Tensor) -> DraftTree:
-        return grow_static_tree(self.draft, features, pending, self.plan, self.cache)
+    def start(self, longest: int) -> Grow:
+        cache = self.draft.new_cache(longest + self.shape.inner)
+        return lambda features, token_ids: grow_static_tree(self.draft, features, token_ids, self.shape, cache)

@@ -29,26 +29,26 @@ Counts = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the bounds of its confidence interval."""
+    """A value with the bounds of its confidence interval; None where there is a single value, hence no interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 # ---- over seeds ----
 
 
 def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Estimate:
-    """Mean of independent values and its Student t-interval.
+    """Mean of independent values and its Student t-interval; without bounds for a single value.
 
-    Raises InputError for fewer than two values, and for values that are not finite.
+    Raises InputError for no value, and for values that are not finite.
     """
     x = np.asarray(values, dtype=float)
-    if x.ndim != 1 or len(x) < 2 or not np.isfinite(x).all():
-        raise InputError(
-            f"expected at least two finite values, found {x.tolist()}. An interval over seeds needs two seeds or more."
-        )
+    if x.ndim != 1 or len(x) < 1 or not np.isfinite(x).all():
+        raise InputError(f"expected at least one finite value, found {x.tolist()}. Train with one seed or more.")
+    if len(x) == 1:
+        return Estimate(float(x[0]), None, None)
     half = stats.t.ppf((1 + level) / 2, len(x) - 1) * stats.sem(x)
     return Estimate(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 

@@ -1,59 +1,77 @@
-"""The claim, measured: drafts of several seeds, trained in pairs, replayed over the same answers, and compared.
+"""`python -m fspad_ref study`: the claim, measured. Drafts of several seeds, trained in pairs, replayed, compared.
 
-For every seed all kinds learn in one training: same batches, same noise, same target features; only their weights
-differ. Then every draft is replayed (replay.py) over the target's answers to all questions, which gives tau and n-alpha
-with intervals over seeds and over questions (statistics.py).
+    1. record    the target answers all questions once, at every temperature (recordings.py)
+    2. train     for every seed all kinds learn from the same batches, noise and features (trainings.py)
+    3. replay    every draft over all recorded answers (lockstep.py): tau, and n-alpha on some of them (replay.py)
+    4. compare   intervals over seeds and over questions, paired differences (statistics.py, comparison.py)
 
 FSPAD's draft has about 1.76 times EAGLE's parameters. "eagle_wide" tells size from method: EAGLE with its MLP widened
 until it has as many parameters as FSPAD.
 
-    OUT/recordings.json, .safetensors    the target's answers
-    OUT/cost-KIND.json                   seconds a training step
-    OUT/seed-S/                          checkpoints; KIND/ holds a trained draft and its replay.json
-    OUT/results.json                     everything that was measured, with its provenance
-
-Whatever is finished is not done again: a study that was interrupted goes on by the same call.
+Whatever is finished is not done again: a study that was interrupted goes on by the same call, within a training from
+its last checkpoint. What belongs to another target or other settings lies in folders of other names (provenance.py).
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from fspad_ref.batches import Encoded
 from fspad_ref.checkpoint import load_json, save_json
-from fspad_ref.corpus import Dialogue, Question
-from fspad_ref.draft import KINDS, Draft, DraftConfig
+from fspad_ref.corpus import CATEGORIES, Dialogue, Question, read_questions
+from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
-from fspad_ref.lab.comparison import alphas, count, differences, taus
-from fspad_ref.lab.provenance import jsonable, provenance
-from fspad_ref.lab.recordings import Recording, fingerprint, recorded, recording_key
-from fspad_ref.lab.replay import n_alpha, replay
+from fspad_ref.lab.bench import choose_questions
+from fspad_ref.lab.comparison import compare, count, table
+from fspad_ref.lab.data import RememberingTarget, training_data
+from fspad_ref.lab.estimate import estimate, spoken
+from fspad_ref.lab.lockstep import replay_many
+from fspad_ref.lab.provenance import code_hash, digest, fingerprint, jsonable, kept, provenance
+from fspad_ref.lab.recordings import Recording, record_all, recording_key
+from fspad_ref.lab.replay import n_alpha
 from fspad_ref.lab.statistics import RESAMPLES, bootstrap_tau
-from fspad_ref.resume import TrainRecord
+from fspad_ref.lab.trainings import BASE, Kind, fresh, trained, training_cost, training_key
 from fspad_ref.target import Target
-from fspad_ref.train import TrainConfig, train
+from fspad_ref.train import TrainConfig
 from fspad_ref.tree import TreeConfig
 
-Kind = Literal["eagle", "fs", "pad", "fspad", "eagle_wide"]
-BASE, WIDE = "eagle", "eagle_wide"
+CODE = ("draft", "tree", "sampling", "target", "lab.lockstep", "lab.replay")  # what a replay rests on
+# Gains of FSPAD over EAGLE-2 in mean tau, by temperature: GRIFFIN (arXiv 2502.11018), table 1
+PUBLISHED = {"0": (0.066, 0.080), "1": (0.058, 0.085)}
+Progress = Callable[..., Any]
+
+
+def _training() -> TrainConfig:
+    return TrainConfig(steps=1000, tokens_per_batch=1024, learning_rate=4e-3, warmup_steps=60, evaluate_every=0,
+                       checkpoint_every=100)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What to train, and what to measure it on."""
+    """Train drafts of every kind with several seeds, replay them over the target's answers, compare them."""
 
-    out: Path = Path("out/study")
-    """Folder for recordings, drafts and results."""
+    target: str = "data/target"
+    """Folder or Hub id of the target."""
+    questions: Path = Path("data/questions.jsonl")
+    """Questions in Spec-Bench's format."""
+    per_task: int | None = None
+    """Questions a task, the first ones of the file; None takes all."""
+    tasks: tuple[str, ...] = CATEGORIES
+    """Which tasks."""
     kinds: tuple[Kind, ...] = get_args(Kind)
     """Which drafts; eagle, the baseline, must be among them."""
     seeds: int = 5
-    """Trainings of each kind; two or more, for an interval."""
+    """Trainings of each kind; an interval over seeds needs two or more."""
+    data: Path | None = None
+    """Dialogues to train on, JSON or JSONL; None takes those of the built-in world and the target's own answers."""
+    dialogues: int = 8_000
+    """How many dialogues of the built-in world."""
+    own_answers: int = 480
+    """How many more dialogues whose answers the target writes itself, half of them at T=0 and half at T=1."""
     temperatures: tuple[float, ...] = (0.0, 1.0)
     """Sampling temperatures."""
     tree: TreeConfig = field(default_factory=TreeConfig)
@@ -63,12 +81,24 @@ class StudyConfig:
     """With question and turn, the key of each answer's noise."""
     alphas: int = 4
     """The largest n of n-alpha."""
+    alpha_every: int = 5
+    """n-alpha is counted on one answer in so many."""
+    batch: int = 32
+    """Answers recorded, and replayed, at once."""
     resamples: int = RESAMPLES
     """Resamples of the bootstrap over questions."""
     cost_steps: int = 20
     """Steps of each kind alone, to time what its training costs."""
-    training: TrainConfig = field(default_factory=TrainConfig)
-    """The training of every seed; seed s adds s to its seed."""
+    training: TrainConfig = field(default_factory=_training)
+    """The training of every seed; seed s adds s to its seed. The last weights count."""
+    device: str = "cpu"
+    """Where to compute."""
+    dtype: Literal["float64", "float32"] = "float32"
+    """Precision of weights and arithmetic."""
+    out: Path = Path("out/study")
+    """Folder for recordings, checkpoints, drafts and replays."""
+    results: Path = Path("out/study/study.json")
+    """Where the results go."""
 
     def __post_init__(self) -> None:
         if BASE not in self.kinds or len(set(self.kinds)) < len(self.kinds) or not {*self.kinds} <= {*get_args(Kind)}:
@@ -76,11 +106,22 @@ class StudyConfig:
                 f"expected kinds among {', '.join(get_args(Kind))}, each once and {BASE} among them, found "
                 f"{self.kinds}. Name the drafts to compare."
             )
-        for name, least in (("seeds", 2), ("max_new_tokens", 2), ("alphas", 0), ("resamples", 100), ("cost_steps", 1)):
+        for name, least in (("seeds", 1), ("max_new_tokens", 2), ("alphas", 0), ("resamples", 100), ("cost_steps", 2),
+                            ("alpha_every", 1), ("batch", 1)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigError(f"expected {name} of at least {least}, found {getattr(self, name)}. Raise it.")
         if not self.temperatures:
             raise ConfigError("expected at least one temperature, found none. Name 0 for greedy decoding.")
+
+
+def run_study(config: StudyConfig) -> None:
+    """Say what it will take, do it, print the comparison, write `config.results`."""
+    target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
+    questions = choose_questions(read_questions(config.questions), config.tasks, config.per_task)
+    dialogues = training_data(target, config.data, config.dialogues, config.own_answers, config.training.seed,
+                              config.out)  # fmt: skip
+    print(table(study(target, dialogues, questions, config)))
+    print(f"Results: {config.results}")
 
 
 def study(
@@ -89,37 +130,68 @@ def study(
     questions: Sequence[Question],
     config: StudyConfig,
     *,
-    prompts: Sequence[Sequence[int]] = (),
-    progress: Callable[..., Any] = tqdm,
+    progress: Progress = tqdm,
+    features: Target | None = None,
 ) -> dict[str, Any]:
-    """Record, train, replay, compare; returns what it writes to OUT/results.json, as plain data.
+    """Record, train, replay, compare; returns what it writes to `config.results`, as plain data.
 
-    dialogues, prompts: as `train` takes them; the draft with the best tau on the prompts is the one that counts.
+    features: where trainings take the target's features from, see `features_of`.
     Raises InputError before any training if the questions allow no interval (two a task, answers of two tokens).
     """
-    asked = dict(max_new_tokens=config.max_new_tokens, seed=config.noise_seed)
-    key = recording_key(target, questions, config.temperatures, **asked)
-    recordings = recorded(config.out / "recordings.json", target, questions, config.temperatures, progress=progress,
-                          **asked)  # fmt: skip
+    key = study_key(target, dialogues, questions, config)
+    if config.results.exists() and (done := load_json(config.results)).get("key") == key:
+        return done
+    folder = config.out / f"drafts-{digest(key['training'])}"
+    cost = {kind: training_cost(target, dialogues, config.training, config.cost_steps, kind, config.out)
+            for kind in config.kinds}  # fmt: skip
+    print(spoken(estimate(target, questions, config, cost, folder)))
+    recordings = record_all(config.out, target, questions, config.temperatures, max_new_tokens=config.max_new_tokens,
+                            seed=config.noise_seed, batch=config.batch, progress=progress)  # fmt: skip
     _check(recordings, config)
-    cost = training_cost(target, dialogues, config, key["weights_hash"])
-    trained, measured = [], {kind: [] for kind in config.kinds}
+    features = features or features_of(target, config)
+    rows, measured = [], {kind: [] for kind in config.kinds}
     for seed in range(config.seeds):
-        drafts, record = train_seed(target, dialogues, config, seed, prompts, progress)
-        trained.append(_of_training(seed, record))
+        drafts, of_seed = trained(target, dialogues, config.training, config.kinds, seed, folder, progress, features)
+        rows += [row | {"seconds": row["step"] * sum(cost[row["method"]].values())} for row in of_seed]
         for kind, draft in drafts.items():
-            folder = config.out / f"seed-{seed}" / kind
-            measured[kind].append(measure(draft, recordings, config, folder / "replay.json", key, progress))
+            file = folder / f"seed-{seed}" / kind / f"replay-{digest(key['replay'])}.json"
+            measured[kind].append(measure(draft, recordings, config, file, key["replay"], progress))
     results = {
+        "key": key,
         "provenance": provenance(target),
         "config": jsonable(config),
-        "recordings": key | {"answers": len(recordings), "tokens": sum(len(one.tokens) for one in recordings)},
+        "published_gains": PUBLISHED,
+        "answers": len(recordings),
+        "tokens": sum(len(one.tokens) for one in recordings),
         "drafts": [_of_draft(kind, target) | {"seconds_per_step": cost[kind]} for kind in config.kinds],
-        "training": trained,
-        **compare(recordings, measured, config),
+        "training": rows,
+        **compare(recordings, measured, config.temperatures, config.resamples),
     }
-    save_json(config.out / "results.json", results)
-    return load_json(config.out / "results.json")
+    save_json(config.results, results)
+    return load_json(config.results)
+
+
+def features_of(target: Target, config: StudyConfig) -> Target:
+    """Features are the same for all seeds, so they are remembered; but for texts from elsewhere, which may end in the
+    token that RememberingTarget takes for padding."""
+    return RememberingTarget(target) if config.data is None else target
+
+
+def study_key(
+    target: Target, dialogues: Sequence[Dialogue | Encoded], questions: Sequence[Question], config: StudyConfig
+) -> dict[str, Any]:
+    """All that the results depend on: what makes a study.json stale."""
+    asked = recording_key(target, questions, config.temperatures, config.max_new_tokens, config.noise_seed)
+    replayed = {"recordings": asked, "tree": asdict(config.tree), "alphas": [config.alphas, config.alpha_every],
+                "code": code_hash(*CODE)}  # fmt: skip
+    return {
+        "training": training_key(target, dialogues, config.training),
+        "replay": replayed,
+        "kinds": list(config.kinds),
+        "seeds": config.seeds,
+        "resamples": config.resamples,
+        "code": code_hash("lab.statistics", "lab.comparison"),
+    }
 
 
 def _check(recordings: Sequence[Recording], config: StudyConfig) -> None:
@@ -127,71 +199,6 @@ def _check(recordings: Sequence[Recording], config: StudyConfig) -> None:
     plain = [[len(one.tokens) - 1 for one in recordings]]
     for temperature in config.temperatures:
         bootstrap_tau(count(recordings, plain, temperature), resamples=config.resamples)
-
-
-# ---- training ----
-
-
-def fresh(kind: Kind, target: Target, seed: int = 0) -> Draft:
-    """An untrained draft of that kind, whose weights follow from the seed."""
-    sampling, alignment = KINDS[BASE if kind == WIDE else kind]
-    width = widened(target.config.intermediate_size) if kind == WIDE else None
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Draft(DraftConfig(sampling, alignment, intermediate_size=width), target)
-
-
-def widened(width: int) -> int:
-    """The MLP width at which EAGLE has as many parameters as FSPAD has at width F, up to D of them.
-
-    FSPAD's layer has 4 D F MLP weights and its sampler 3 D F and a norm of D; EAGLE's has 3 D F':  F' = (7 F + 1) / 3.
-    """
-    return round((7 * width + 1) / 3)
-
-
-def train_seed(
-    target: Target,
-    dialogues: Sequence[Dialogue | Encoded],
-    config: StudyConfig,
-    seed: int,
-    prompts: Sequence[Sequence[int]],
-    progress: Callable[..., Any],
-) -> tuple[dict[str, Draft], TrainRecord]:
-    """All kinds in one training, or what an earlier call finished of it."""
-    training = replace(config.training, seed=config.training.seed + seed)
-    drafts = {kind: fresh(kind, target, training.seed) for kind in config.kinds}
-    with progress(total=training.steps, desc=f"train, seed {seed}", unit="step") as bar:
-        record = train(target, drafts, dialogues, training, lambda now: bar.update(now.step - bar.n), prompts=prompts,
-                       out=config.out / f"seed-{seed}", resume=True)  # fmt: skip
-    return drafts, record
-
-
-def training_cost(
-    target: Target, dialogues: Sequence[Dialogue | Encoded], config: StudyConfig, weights_hash: str
-) -> dict[str, float]:
-    """Median seconds a step of each kind, trained alone; without the frozen target's share, which is the same for all.
-
-    All kinds meet the same batches.
-    """
-    training = replace(config.training, steps=config.cost_steps, evaluate_every=0)
-
-    def seconds(kind: Kind) -> float:
-        spent = [0.0]  # after each step
-        train(target, {kind: fresh(kind, target)}, dialogues, training,
-              lambda now: spent.append(now.seconds - now.target_seconds))  # fmt: skip
-        return float(np.median(np.diff(spent)))
-
-    key = {"weights_hash": weights_hash, "training": asdict(training)}
-    kept = {}
-    for kind in config.kinds:
-        kept |= _kept(config.out / f"cost-{kind}.json", key, lambda kind=kind: {kind: seconds(kind)})
-    return {kind: kept[kind] for kind in config.kinds}
-
-
-def _of_training(seed: int, record: TrainRecord) -> dict[str, Any]:
-    names = ("step", "dialogues", "data_hash", "tokens", "positions", "seconds", "target_seconds", "evaluation_seconds",
-             "best", "versions")  # fmt: skip
-    return {"seed": seed} | {name: getattr(record, name) for name in names}
 
 
 def _of_draft(kind: Kind, target: Target) -> dict[str, Any]:
@@ -208,64 +215,31 @@ def measure(
     recordings: Sequence[Recording],
     config: StudyConfig,
     file: Path,
-    recorded_as: dict[str, Any],
-    progress: Callable[..., Any] = tqdm,
+    key: dict[str, Any],
+    progress: Progress = tqdm,
 ) -> dict[str, Any]:
-    """Replayed, unless `file` holds just that: rounds of every recording, and by temperature
+    """Replayed, unless `file` holds just that: rounds of every recording, and by temperature and task
 
     accepted    how many rounds accepted 0, 1, .. levels draft tokens
     chains      n-alpha's (accepted, tried) for 0 .. alphas
     """
 
     def replayed() -> dict[str, Any]:
-        rounds = []
-        accepted = {name: torch.zeros(config.tree.levels + 1, dtype=torch.long) for name in _names(config)}
-        chains = {name: torch.zeros(config.alphas + 1, 2, dtype=torch.long) for name in _names(config)}
-        for one in progress(recordings, desc=f"replay {file.parent}", unit="answer"):
-            of_rounds = torch.tensor(replay(draft, one, config.tree).accepted, dtype=torch.long)
-            rounds.append(len(of_rounds))
-            accepted[f"{one.temperature:g}"] += of_rounds.bincount(minlength=config.tree.levels + 1)
-            chains[f"{one.temperature:g}"] += n_alpha(draft, one, config.alphas)
+        def quiet(jobs, **settings):
+            return progress(jobs, **settings | {"desc": f"replay {file.parent.parent.name} {file.parent.name}"})
+
+        rounds = replay_many(draft, recordings, config.tree, config.batch, quiet)
+        accepted: dict[str, torch.Tensor] = {}
+        chains: dict[str, torch.Tensor] = {}
+        for number, (one, of_rounds) in enumerate(zip(recordings, rounds, strict=True)):
+            place = f"{one.temperature:g} {one.category}"
+            histogram = torch.tensor(of_rounds, dtype=torch.long).bincount(minlength=config.tree.levels + 1)
+            accepted[place] = accepted.get(place, 0) + histogram
+            chains.setdefault(place, torch.zeros(config.alphas + 1, 2, dtype=torch.long))
+            if number % config.alpha_every == 0:
+                chains[place] += n_alpha(draft, one, config.alphas)
         counted = {"accepted": accepted, "chains": chains}
-        plain = {what: {name: table.tolist() for name, table in tables.items()} for what, tables in counted.items()}
-        return {"rounds": rounds} | plain
+        plain = {what: {name: counts.tolist() for name, counts in found.items()} for what, found in counted.items()}
+        return {"rounds": [len(of_rounds) for of_rounds in rounds]} | plain
 
-    key = {"draft": fingerprint(draft), "recordings": recorded_as, "tree": asdict(config.tree), "alphas": config.alphas}
-    return _kept(file, key, replayed)
-
-
-def _names(config: StudyConfig) -> list[str]:
-    return [f"{temperature:g}" for temperature in config.temperatures]
-
-
-def compare(
-    recordings: Sequence[Recording], measured: dict[str, list[dict[str, Any]]], config: StudyConfig
-) -> dict[str, list[dict[str, Any]]]:
-    """tau, its paired differences, n-alpha and accepted tokens a round, as plain data.
-
-    measured: kind -> for every seed what `measure` says.
-    """
-    pairs = [(kind, BASE) for kind in config.kinds if kind != BASE]
-    pairs += [("fspad", WIDE)] if {"fspad", WIDE} <= {*config.kinds} else []
-    rows: dict[str, list] = {"taus": [], "differences": [], "alphas": []}
-    accepted = []
-    for temperature, name in zip(config.temperatures, _names(config), strict=True):
-        rounds = {kind: [one["rounds"] for one in seeds] for kind, seeds in measured.items()}
-        chains = {kind: [one["chains"][name] for one in seeds] for kind, seeds in measured.items()}
-        counts = {kind: count(recordings, of_seeds, temperature) for kind, of_seeds in rounds.items()}
-        rows["taus"] += taus(counts, temperature, config.resamples)
-        rows["differences"] += differences(counts, pairs, temperature, config.resamples)
-        rows["alphas"] += alphas(chains, temperature)
-        for kind, seeds in measured.items():
-            of_seeds = [one["accepted"][name] for one in seeds]
-            accepted.append({"method": kind, "temperature": temperature, "rounds_by_seed": of_seeds})
-    return {name: [asdict(row) for row in found] for name, found in rows.items()} | {"accepted": accepted}
-
-
-def _kept(file: Path, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `file` holds if it was made under this key, else what `make` returns, then saved there."""
-    key = json.loads(json.dumps(key))  # as the file will give it back
-    if file.exists() and (kept := load_json(file)).get("key") == key:
-        return kept
-    save_json(file, {"key": key} | make())
-    return load_json(file)
+    return kept(file, key | {"draft": fingerprint(draft)}, replayed)

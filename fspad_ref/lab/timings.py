@@ -182,7 +182,11 @@ def _levels(draft: Draft, prefix: int, k: int, config: TreeConfig | None = None)
 
 
 def _after(target: Target, draft: Draft, prefix: int, nodes: int, sampling: SamplingConfig) -> Callable[[], Any]:
-    """AFTER_ROUNDS times what a round does after its draft forwards, but for the target's: see generate.speculate."""
+    """AFTER_ROUNDS times what a round does after the draft's forwards, but for the target's.
+
+    These are the lines of a round in generate.speculative_generate, after reranking: all but the target's forward and
+    head, made of the same functions.
+    """
     config = TreeConfig(min(10, target.vocab_size), 5, nodes)
     scored = _levels(draft, prefix, config.top_k, config)()
     cache = target.new_cache(prefix + nodes)
@@ -194,18 +198,17 @@ def _after(target: Target, draft: Draft, prefix: int, nodes: int, sampling: Samp
         chooser = Chooser(sampling, target)  # with no noise yet
         for text in texts:
             tree = rerank(text[0, -1], *scored, config)
-            verdict = verify(tree, chooser.every_node(logits, tree, text, config.levels), config.levels)
-            accepted, *tokens = torch.cat((verdict.accepted[None], verdict.tokens)).tolist()
+            drawn = chooser.every_node(logits, tree, text, config.levels)
+            path, tokens = verify(tree, drawn, config.levels).read()
             cache.truncate(prefix + nodes)
-            cache.keep(prefix, verdict.path[: accepted + 1])
-            new = torch.tensor([tokens[: accepted + 1]], device=text.device)
-            torch.cat((text[:, -1:], new), dim=1), torch.cat((text, new), dim=1)
+            cache.keep(prefix, path)
+            torch.cat((text, text.new_tensor([tokens])), dim=1)
 
     return job
 
 
 def _plain_rest(target: Target, prefix: int, sampling: SamplingConfig) -> Callable[[], Any]:
-    """PLAIN_STEPS times what plain decoding does besides its forwards: see generate.autoregressive_generate."""
+    """PLAIN_STEPS times what generate.autoregressive_generate does besides its forwards."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, target.vocab_size, generator=generator).to(target.device, target.dtype)
     texts = [torch.zeros(1, prefix + i, dtype=torch.long, device=target.device) for i in range(PLAIN_STEPS)]
@@ -213,8 +216,6 @@ def _plain_rest(target: Target, prefix: int, sampling: SamplingConfig) -> Callab
     def job():
         chooser = Chooser(sampling, target)  # with no noise yet
         for text in texts:
-            token = chooser.next(logits, text)
-            int(token)
-            torch.cat((text, token[None]), dim=1)
+            chooser.extend(text, logits)
 
     return job

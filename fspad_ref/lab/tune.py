@@ -97,12 +97,17 @@ def tune(config: TuneConfig, prompts: Prompts | None = None) -> Tuned:
     target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
     draft = Draft.from_pretrained(config.draft, target)
     if prompts is None:
-        prompts = [prompt_ids(target.tokenizer, [], question) for question in _questions(config)]
+        prompts = tuning_prompts(target, config)
     tuned = tune_tree(target, draft, prompts, config)
     print(table(tuned))
     save_tuned(config.file, tuned, target, {**jsonable(config), "kind": draft.config.kind})
     print(f"Results: {config.file}")
     return tuned
+
+
+def tuning_prompts(target: Target, config: TuneConfig) -> list[list[int]]:
+    """The prompts that a tuning asks, encoded."""
+    return [prompt_ids(target.tokenizer, [], question) for question in _questions(config)]
 
 
 def _questions(config: TuneConfig) -> list[str]:

@@ -1,6 +1,6 @@
 """Tables in README.md and data/README.md, written from the recorded results so that no figure is typed by hand.
 
-    python -m fspad_ref.show.cards        rewrites the marked sections; a test holds that they are up to date
+python -m fspad_ref.show.cards        rewrites the marked sections; a test holds that they are up to date
 """
 
 import re
@@ -10,17 +10,30 @@ from pathlib import Path
 from fspad_ref.checkpoint import load_json, save_atomic
 from fspad_ref.errors import InputError
 from fspad_ref.lab.bench import PLAIN
+from fspad_ref.lab.comparison import CONTROL, MAIN, MEAN
 from fspad_ref.world.exam import card_section
 
-LABELS = {PLAIN: "plain decoding", "eagle": "EAGLE-2", "fs": "feature sampling only", "pad": "partial alignment only",
-          "fspad": "FSPAD"}  # fmt: skip
+LABELS = {PLAIN: "plain decoding", "generate": "transformers' own `generate`", "prompt_lookup": "prompt lookup",
+          "assisted": "assisted generation", "medusa": "Medusa", "eagle_static": "EAGLE, static tree",
+          "eagle": "EAGLE-2", "eagle_wide": "EAGLE-2, as large as FSPAD", "fs": "feature sampling only",
+          "pad": "partial alignment only", "fspad": "FSPAD"}  # fmt: skip
+RECORDED = {
+    "study": "drafts of several seeds, replayed over the answers to the questions: tau, n-alpha, paired differences",
+    "speed": "every method in the real loop: tau, speedup, cost model against clock",
+    "stages": "where the time of a round goes",
+    "tune": "the tree size that is fastest on that machine",
+    "calibration": "tau under the tree of the EAGLE-2 paper",
+    "bench": "the shipped drafts in the real loop, a few questions a task",
+    "goals": "what was aimed at, what was measured",
+}
 
 
 def sections(root: Path) -> dict[Path, dict[str, str]]:
     """File -> name of a marked section -> its text, from data/results and data/target under `root`."""
     results, target = root / "data" / "results", root / "data" / "target"
     return {
-        root / "README.md": {"results": results_section(load_json(results / "bench.json"))},
+        root / "README.md": {"results": readme_section(results)},
+        results / "README.md": {"files": files_section(results), "goals": goals_section(results)},
         root / "data" / "README.md": {
             "target": target_section(load_json(target / "training.json")),
             "scores": card_section(load_json(target / "scores.json")["scores"]),
@@ -54,8 +67,113 @@ def write(root: Path) -> list[Path]:
     return changed
 
 
+def readme_section(results: Path) -> str:
+    """The study's and the speed measurement's table once both are there; until then that of the shipped drafts."""
+    study, speed = results / "study.json", results / "speed.json"
+    if study.exists() and speed.exists():
+        return paper_section(load_json(study), load_json(speed))
+    return results_section(load_json(results / "bench.json"))
+
+
+def paper_section(study: dict, speed: dict) -> str:
+    """The README's table from study.json and speed.json, then the claim in figures, then how they were measured."""
+    tau = {(row["method"], row["temperature"]): row["over_seeds"] for row in study["taus"] if row["task"] == MEAN}
+    fast = {(row["method"], row["temperature"]): row for row in speed["summary"] if row["task"] == MEAN}
+    temperatures = list(dict.fromkeys(temperature for _, temperature in fast))
+    heads = [f"{what}, T={t:g}" for what in ("tau", "speedup") for t in temperatures]
+    lines = [" | ".join(["| ", *heads]) + " |", "|---" * (len(heads) + 1) + "|"]
+    for method, label in LABELS.items():
+        cells = [_tau_cell(method, tau.get((method, t)), fast.get((method, t))) for t in temperatures]
+        cells += [_speed_cell(method, fast.get((method, t))) for t in temperatures]
+        if any(cell != "-" for cell in cells):
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *_claims(study), "", _measured(study, speed)])
+
+
+def _tau_cell(method: str, studied: dict | None, timed: dict | None) -> str:
+    """The study's mean over seeds where there is one, else what the real loop counted."""
+    if method == PLAIN:
+        return "1"
+    if studied is None:
+        return f"{timed['tau']:.2f}" if timed else "-"
+    return f"**{studied['value']:.2f}**{_bounds(studied, '{:.2f}')}"
+
+
+def _speed_cell(method: str, timed: dict | None) -> str:
+    if timed is None:
+        return "-"
+    runs = timed["by_repetition"]
+    return "1" if method == PLAIN else f"{timed['speedup']:.2f} ({min(runs):.2f} to {max(runs):.2f})"
+
+
+def _bounds(estimate: dict, form: str) -> str:
+    """An interval in parentheses; nothing where there is none."""
+    if estimate["low"] is None:
+        return ""
+    return f" ({form.format(estimate['low'])} to {form.format(estimate['high'])})"
+
+
+def _claims(study: dict) -> list[str]:
+    """FSPAD against EAGLE-2, and against EAGLE-2 of its own size: differences in mean tau, and gains."""
+    lines = []
+    for row in study["differences"]:
+        pair = row["method"], row["against"]
+        if row["task"] != MEAN or pair not in (MAIN, CONTROL):
+            continue
+        name, published = f"{row['temperature']:g}", ""
+        if pair == MAIN and name in study["published_gains"]:
+            low, high = study["published_gains"][name]
+            published = f"; published for large targets: {low:.1%} to {high:.1%}"
+        difference = f"{row['over_seeds']['value']:+.3f}{_bounds(row['over_seeds'], '{:+.3f}')}"
+        gain = f"{row['gain_over_seeds']['value']:+.1%}{_bounds(row['gain_over_seeds'], '{:+.1%}')}"
+        lines.append(f"- T={name}, {LABELS[pair[0]]} against {LABELS[pair[1]]}: mean tau {difference}, a gain of {gain}"
+                     f"{published}.")  # fmt: skip
+    return lines
+
+
+def _measured(study: dict, speed: dict) -> str:
+    """What the figures of the table stand on."""
+    seeds, tree, tuned = study["key"]["seeds"], study["config"]["tree"], speed["config"]["tree"]
+    asked, p = speed["config"], speed["provenance"]
+    interval = "95 % t-intervals over seeds" if seeds > 1 else "no interval, as there is one seed"
+    return (
+        f"In bold: means of {seeds} trainings of {study['config']['training']['steps']:,} steps, in parentheses "
+        f"{interval}; {study['answers']:,} recorded answers, tree of {_tree(tree)}. The rest is from the real loop: "
+        f"{asked['per_task']} questions a task, tree of {_tree(tuned)}; medians of "
+        f"{asked['speed']['repetitions']} runs, in parentheses their range. At T>0 the methods of transformers draw "
+        f"another text of the same law. {p['hardware']}, {p['threads']} threads, {p['dtype']}, torch {p['torch']}, "
+        f"{p['date'][:10]}:\n\n    {p['command']}"
+    )
+
+
+def _tree(tree: dict) -> str:
+    return f"top_k {tree['top_k']}, depth {tree['depth']}, {tree['total_tokens']} tokens"
+
+
+def files_section(results: Path) -> str:
+    """The results that are there: what each says, where and when it was measured, and by which command."""
+    lines = ["| file | what it says | measured | command |", "|---|---|---|---|"]
+    for name, what in RECORDED.items():
+        if (results / f"{name}.json").exists():
+            p = load_json(results / f"{name}.json").get("provenance")
+            where = f"{p['date'][:10]}, {p['hardware']}, {p['threads']} threads" if p else "computed from the others"
+            lines.append(f"| `{name}.json` | {what} | {where} | {'`' + p['command'] + '`' if p else ''} |")
+    return "\n".join(lines)
+
+
+def goals_section(results: Path) -> str:
+    """Every goal with what was measured, once goals.json is there."""
+    if not (results / "goals.json").exists():
+        return "Not measured yet."
+    lines = ["| goal | measured | bound | |", "|---|---:|---:|---|"]
+    for one in load_json(results / "goals.json")["goals"]:
+        verdict = "met" if one["met"] else "**not met**"
+        lines.append(f"| {one['goal']} | {one['measured']:.3f} | {one['sense']} {one['bound']:g} | {verdict} |")
+    return "\n".join(lines)
+
+
 def results_section(record: dict) -> str:
-    """The README's table: means over the six tasks, with 95 % intervals."""
+    """Means over the six tasks with 95 % intervals, of one bench."""
     rows = [row for row in record["summary"] if row["task"] == "mean"]
     lines = ["| | T | tau | speedup | text identical to plain decoding |", "|---|---|---|---|---|"]
     for row in rows:
@@ -126,6 +244,19 @@ def samples_section(answers: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
+def picture(root: Path) -> Path:
+    """Draw the README's picture from bench.json; returns its path."""
+    from fspad_ref.show.plots import Measure, acceptance_bars  # the tables need no matplotlib
+
+    rows = [row for row in load_json(root / "data" / "results" / "bench.json")["summary"]
+            if row["method"] in ("eagle", "fspad")]  # fmt: skip
+    taus = [Measure(row["task"], LABELS[row["method"]], row["temperature"], row["tau"], row["tau_low"], row["tau_high"])
+            for row in rows]  # fmt: skip
+    path = root / "data" / "results" / "acceptance.png"
+    save_atomic(path, lambda partial: acceptance_bars(taus).savefig(partial, format="png", dpi=150))
+    return path
+
+
 if __name__ == "__main__":
-    changed = write(Path(__file__).parents[2])
-    print("\n".join(f"rewritten: {path}" for path in changed) or "All sections are up to date.")
+    changed = [*write(Path(__file__).parents[2]), picture(Path(__file__).parents[2])]
+    print("\n".join(f"written: {path}" for path in changed))

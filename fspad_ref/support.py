@@ -1,0 +1,125 @@
+"""Which targets can work, and what is wrong with the others.
+
+The method asks five things of a target: logits = lm_head(feature); keys and values of one size, from which a rejected
+branch can be taken out again; attention that takes any mask; rotary positions that mean the same in every forward;
+and one device. What contradicts them is refused by name, before anything is decoded. The families in TESTED are held
+to it by tests; other ones have to show on loading that they behave (`refuse_misbehaving`).
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fspad_ref.errors import UnsupportedTarget
+
+TESTED = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+
+
+def refuse_unsupported(config: Any) -> None:
+    """Raises UnsupportedTarget, naming the reason, for models that trees cannot be verified on or drafts made for."""
+    refuse_attention(getattr(config, "_attn_implementation", None))
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    other = sorted(set(getattr(config, "layer_types", None) or []) - {"full_attention"})
+    if window or other:
+        found = f"sliding_window={window}" if window else f"layers of type {', '.join(other)}"
+        raise UnsupportedTarget(
+            f"expected a target with full attention in every layer, found {config.model_type} with "
+            f"{found}: its cache cannot roll back a rejected branch. Use a full-attention model."
+        )
+    if getattr(config, "use_bidirectional_attention", None):
+        raise UnsupportedTarget(
+            f"expected causal attention, found {config.model_type} with use_bidirectional_attention: its features "
+            "know the tokens behind them. Use a causal language model."
+        )
+    for name, neutral in (("logits_scaling", 1), ("logit_scale", 1), ("final_logit_softcapping", None)):
+        if getattr(config, name, None) not in (None, neutral):
+            raise UnsupportedTarget(
+                f"expected logits = lm_head(feature), found {config.model_type} with {name}={getattr(config, name)}, "
+                "which changes them afterwards. Use a Llama-like model."
+            )
+    if latent := getattr(config, "kv_lora_rank", None):
+        raise UnsupportedTarget(
+            f"expected keys and values of one size, found {config.model_type} with latent attention (kv_lora_rank="
+            f"{latent}), whose keys are longer: no slot of the cache fits both. Use a Llama-like model."
+        )
+    # without the first the cache has no size, without the second the draft's norms no epsilon
+    for name in ("num_key_value_heads", "rms_norm_eps"):
+        if not getattr(config, name, None):
+            raise UnsupportedTarget(
+                f"expected a Llama-like config with {name}, found {config.model_type} without. "
+                "Supported are Llama, Vicuna, Mistral without sliding window, Qwen2, Qwen3 and Gemma (the first)."
+            )
+    _refuse_rope(config)
+
+
+def refuse_attention(name: str | None) -> None:
+    """Raises UnsupportedTarget for an implementation of attention other than sdpa and eager."""
+    if name not in (None, "sdpa", "eager"):
+        raise UnsupportedTarget(
+            f"expected attention 'sdpa' or 'eager', found {name!r}, which cannot take a tree "
+            "mask. Load the target with attn_implementation='sdpa'."
+        )
+
+
+def _refuse_rope(config: Any) -> None:
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        raise UnsupportedTarget(
+            "expected RoPE frequencies that depend on the position alone, found rope_type 'longrope', which "
+            "switches them by the longest position of a forward. Use a model with another rope_type."
+        )
+    if (part := rope.get("partial_rotary_factor") or 1.0) != 1.0:
+        raise UnsupportedTarget(
+            f"expected RoPE over whole heads, as the draft's layer has it, found {config.model_type} with "
+            f"partial_rotary_factor={part}. Use a Llama-like model."
+        )
+
+
+def refuse_model(model: nn.Module) -> None:
+    """As refuse_unsupported, and what only the loaded model tells: recurrent layers, several devices."""
+    refuse_unsupported(model.config)
+    if getattr(model, "_is_stateful", False):
+        raise UnsupportedTarget(
+            f"expected a target whose whole memory is its keys and values, found {model.config.model_type} with a "
+            "recurrent state, which cannot forget a rejected branch. Use a full-attention model."
+        )
+    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+        raise UnsupportedTarget(
+            "expected a target on one device, found one spread over several by device_map, whose cache would have "
+            "to be spread too. Load it on one device, in bfloat16 if it is large."
+        )
+
+
+@torch.no_grad()
+def refuse_misbehaving(target: Any) -> None:
+    """Try a model of an unknown family: raises UnsupportedTarget unless it does what decoding relies on.
+
+    Three tokens, then a root with two children in one tree forward, held against each path alone; and lm_head(feature)
+    against the model's own logits. Costs about four plain steps.
+    """
+    prefix, tree = [1, 2, 3], [4, 5, 6]
+    ids = torch.tensor(prefix + tree, device=target.device) % target.vocab_size
+    depth, ancestors = torch.tensor([0, 1, 1]), torch.tensor([[1, 0, 0], [1, 1, 0], [1, 0, 1]]).bool()
+    try:
+        cache = target.new_cache(len(ids))
+        target.features(ids[None, :3], cache=cache)
+        found = target.tree_features(ids[3:], depth.to(target.device), ancestors.to(target.device), cache)
+        first, second = (target.features(torch.cat((ids[:4], ids[child : child + 1]))[None])[0] for child in (4, 5))
+        logits = target.model(input_ids=ids[None, :5]).logits[0]
+        pairs = {
+            "features in a tree like those of each path alone": (found, torch.stack((first[3], first[4], second[4]))),
+            "logits = lm_head(feature)": (target.lm_head(first), logits),
+        }
+    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise UnsupportedTarget(
+            f"expected a model that takes a tree of tokens, found {target.config.model_type}, which failed: {error}. "
+            f"Tested families are {', '.join(TESTED)}."
+        ) from error
+    allowed = 1e-3 if target.dtype in (torch.float32, torch.float64) else 0.1
+    for law, (one, other) in pairs.items():
+        if not (one - other).norm() <= allowed * other.norm():
+            raise UnsupportedTarget(
+                f"expected {law}, found {target.config.model_type}, for which that does not hold. "
+                f"Tested families are {', '.join(TESTED)}."
+            )
