@@ -192,14 +192,14 @@ def _refuse_settings(generation_config: Any, caller: Any) -> None:
 
 def _refuse_inputs(input_ids: Tensor, model_kwargs: dict[str, Any]) -> None:
     """InputError for prompts that are not simply token ids, all of them real."""
+    if model_kwargs.get("inputs_embeds") is not None:
+        raise InputError("expected token ids, found inputs_embeds. The draft reads tokens: pass input_ids.")
     mask = model_kwargs.get("attention_mask")
     if mask is not None and not bool(mask.all()):
         raise InputError("expected a prompt without padding, found zeros in attention_mask. Pass one unpadded prompt.")
     positions = model_kwargs.get("position_ids")
-    if positions is not None and not torch.equal(positions.flatten().cpu(), torch.arange(input_ids.shape[1])):
+    if positions is not None and positions.tolist() != [list(range(input_ids.shape[1]))] * input_ids.shape[0]:
         raise InputError("expected positions 0, 1, 2 ..., found other position_ids. Leave position_ids out.")
-    if model_kwargs.get("inputs_embeds") is not None:
-        raise InputError("expected token ids, found inputs_embeds. The draft reads tokens: pass input_ids.")
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
         raise InputError("expected no filled cache, found past_key_values. Pass the whole text as input_ids instead.")

@@ -52,7 +52,6 @@ def read_official(path: str | Path, target: Target) -> tuple[dict[str, Any], dic
     found = load_tensors(path)
     if all(name.startswith("module.") for name in found):  # as torch's wrapper for several processes saves it
         found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
-    _drop_copies(found, target, path)
     names = sorted(found)
     tensors = {ours: found.pop(theirs) for theirs, ours in OFFICIAL_NAMES.items() if theirs in found}
     if any(name.startswith("midlayer.") or name == "d2t" for name in names):
@@ -65,6 +64,7 @@ def read_official(path: str | Path, target: Target) -> tuple[dict[str, Any], dic
             f"expected a draft in the reference layout in {path}, found no tensor for our {', '.join(missing)} among "
             f"{len(names)}: {', '.join(names[:4])}. Give the file of a trained EAGLE or FSPAD draft."
         )
+    _drop_copies(found, target, path)
     dim, hidden = head_dim(target.config), tensors["fuse.weight"].shape[0]
     settings = {
         "feature_sampling": "sampler.gate.weight" in tensors,

@@ -3,6 +3,7 @@
 And those that cannot work are refused by name; and prompts get the format that their model was trained on.
 """
 
+import copy
 import json
 import socket
 
@@ -167,7 +168,7 @@ class Unbuilt(torch.nn.Module):
         (hf.RecurrentGemmaConfig(), "recurrent_gemma with"),
         (hf.JambaConfig(), "jamba with layers of type"),
         (hf.FalconH1Config(), "falcon_h1 with"),
-        (hf.Lfm2Config(), "lfm2 with layers of type conv"),
+        (hf.Lfm2Config(), "found lfm2 without"),
         (hf.CohereConfig(), "cohere with logit_scale"),
         (hf.GlmConfig(), "glm with partial_rotary_factor=0.5"),
         (GemmaConfig(use_bidirectional_attention=True), "gemma with use_bidirectional_attention"),
@@ -202,7 +203,9 @@ def test_a_family_off_the_list_has_to_behave(monkeypatch):
         with pytest.raises(UnsupportedTarget, match="features in a tree like those of each path alone, found llama"):
             refuse_misbehaving(target)
     with monkeypatch.context() as patch:
-        patch.setattr(target, "lm_head", lambda features: 2 * target.model.lm_head(features))
+        twice = copy.deepcopy(target.lm_head)
+        twice.weight.data *= 2
+        patch.setattr(target, "lm_head", twice)
         with pytest.raises(UnsupportedTarget, match=r"logits = lm_head\(feature\), found llama"):
             refuse_misbehaving(target)
     with monkeypatch.context() as patch:
