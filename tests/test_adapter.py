@@ -37,7 +37,8 @@ def draft(target):
 
 
 def theirs(target, ids=PROMPT, **settings):
-    settings = dict(do_sample=False, max_new_tokens=24) | settings
+    if "generation_config" not in settings:  # which says all of this itself
+        settings = dict(do_sample=False, max_new_tokens=24) | settings
     return target.model.generate(ids, **settings)
 
 
@@ -87,8 +88,7 @@ HONOURED = {
     "max_length criterion": dict(stopping_criteria=[MaxLengthCriteria(9)]),
     "max_time": dict(stopping_criteria=[MaxTimeCriteria(0.0)]),
     "generation_config": dict(
-        generation_config=GenerationConfig(max_new_tokens=9, repetition_penalty=1.4, eos_token_id=[3], do_sample=False),
-        max_new_tokens=None,
+        generation_config=GenerationConfig(max_new_tokens=9, repetition_penalty=1.4, eos_token_id=[3], do_sample=False)
     ),
 }
 

@@ -1,0 +1,288 @@
+"""Pictures of chapter 05: from a dialogue to pairs, one step for four drafts, the schedule, what training brings.
+
+As in `plots`: numbers -> Figure, and beside it the same numbers -> one line of text.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
+from torch import Tensor
+
+from fspad_ref.errors import InputError
+from fspad_ref.show.alignment_plots import LOOKS
+from fspad_ref.show.plots import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, styled
+
+Losses = Mapping[str, Sequence[float]]  # kind of draft -> loss of every step
+Points = Mapping[str, Sequence[tuple[int, float]]]  # kind -> (step, tau)
+Accuracies = Mapping[str, Float[Tensor, "depth ks"]]  # kind -> top-k accuracy by depth
+EDGE = "#555555"
+TEACHER = "#D9EFE6"
+
+
+# --- one dialogue as pairs -------------------------------------------------------------------------------------------
+
+
+@styled
+def pair_strip(tokens: Sequence[str], response: Sequence[bool], trained: Sequence[bool]) -> Figure:
+    """A column a token, and below it the pair that stands there: what goes in, what is wanted, whether it counts.
+
+    tokens, response: T entries. trained: T - 1, one a pair. Raises InputError if the lengths do not fit.
+    """
+    if not len(tokens) == len(response) == len(trained) + 1:
+        counts = f"{len(tokens)} tokens, {len(response)} of the response mask and {len(trained)} pairs"
+        raise InputError(f"expected T tokens, T entries of the response mask and T - 1 pairs, found {counts}")
+    figure = Figure(figsize=(2.0 + 0.58 * len(tokens), 3.5), layout="constrained")
+    axes = figure.subplots()
+    for t, token in enumerate(tokens):
+        _cell(axes, t, 0, token, *((ORANGE, "///") if response[t] else ("#EEEEEE", "")))
+    for t, counts in enumerate(trained):
+        _cell(axes, t, 1.5, f"$f_{{{t}}}$", SKY if counts else "white")
+        _cell(axes, t, 2.5, f"$x_{{{t + 1}}}$", SKY if counts else "white")
+        _cell(axes, t, 3.5, f"$f_{{{t + 1}}}$", TEACHER if counts else "white")
+        drafted = f"$x_{{{t + 2}}}$" if t + 2 < len(tokens) else "none"
+        _cell(axes, t, 4.5, drafted, TEACHER if counts else "white")
+        _cell(axes, t, 6, "1" if counts else "0", *((GREEN, "xx") if counts else ("white", "")))
+    rows = {
+        0: "token",
+        1.5: "input: feature",
+        2.5: "input: next token",
+        3.5: "teacher",
+        4.5: "drafted token",
+        6: "mask",
+    }
+    axes.set_yticks([y + 0.45 for y in rows], list(rows.values()))
+    axes.set_xticks([t + 0.45 for t in range(len(tokens))], [str(t) for t in range(len(tokens))])
+    axes.tick_params(length=0)
+    axes.set(xlim=(-0.1, len(tokens)), ylim=(7.0, -0.1), xlabel="position $t$")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    looks = (("prompt", "#EEEEEE", ""), ("response", ORANGE, "///"), ("counts in the loss", GREEN, "xx"))
+    handles = [Patch(facecolor=face, hatch=hatch, edgecolor=EDGE, label=label) for label, face, hatch in looks]
+    figure.legend(handles=handles, loc="outside lower left", ncols=3)
+    return figure
+
+
+def pair_claim(response: Sequence[bool], trained: Sequence[bool]) -> str:
+    """How many pairs count, and where the first of them stands."""
+    first = list(trained).index(True)
+    place = "on the last token of the prompt" if not response[first] else "inside the response"
+    return (
+        f"{len(response)} tokens make {len(trained)} pairs; {sum(trained)} of them count in the loss, and the first of "
+        f"these has its feature {place}."
+    )
+
+
+def _cell(axes: Axes, x: float, y: float, text: str, face: str, hatch: str = "") -> None:
+    axes.add_patch(Rectangle((x, y), 0.92, 0.9, facecolor=face, hatch=hatch, edgecolor=EDGE, linewidth=0.6))
+    shown = text.replace("\n", "⏎") or "∅"
+    behind = {"boxstyle": "round,pad=0.1", "facecolor": face, "edgecolor": "none"} if hatch else None
+    size = 9 if len(shown) <= 5 or "$" in shown else 7.5 if len(shown) <= 8 else 6
+    math = "$" in shown and shown.startswith("$")
+    axes.text(x + 0.46, y + 0.47, shown, ha="center", va="center", fontsize=size, bbox=behind, parse_math=math)
+
+
+# --- one step for several drafts -------------------------------------------------------------------------------------
+
+
+@styled
+def step_flow(kinds: Sequence[str], batch: int, length: int, hidden: int) -> Figure:
+    """Token ids go through the frozen target once; every draft learns from the same features."""
+    figure = Figure(figsize=(10.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0, 20.4), ylim=(0, 7.2))
+    axes.axis("off")
+    middle = 3.6
+    _box(axes, 1.9, middle, 3.2, f"dialogues\nids {batch} x {length}", "#EEEEEE")
+    _box(axes, 6.5, middle, 3.4, "target\nfrozen, one pass", GREY, "//")
+    _box(axes, 11.2, middle, 3.6, f"features\n{batch} x {length} x {hidden}", SKY)
+    _arrow(axes, (3.5, middle), (4.8, middle))
+    _arrow(axes, (8.2, middle), (9.4, middle))
+    gap = 6.0 / len(kinds)
+    for place, kind in enumerate(kinds):
+        y = 6.6 - gap * (place + 0.5)
+        _box(axes, 15.8, y, 2.0, kind, LOOKS[kind][0], height=0.62 * gap)
+        _box(axes, 19.0, y, 2.0, "loss", "white", height=0.62 * gap)
+        _arrow(axes, (13.0, middle), (14.8, y))
+        _arrow(axes, (16.8, y + 0.12 * gap), (18.0, y + 0.12 * gap))
+        _arrow(axes, (18.0, y - 0.12 * gap), (16.8, y - 0.12 * gap), dashed=True)
+    axes.text(13.75, 0.15, "input f with noise, teacher f shifted by one", ha="center", fontsize=9)
+    axes.text(17.4, 6.75, "gradient (dashed) stops at the draft", ha="center", fontsize=9)
+    return figure
+
+
+def flow_claim(kinds: Sequence[str]) -> str:
+    """What the picture says."""
+    return (
+        f"One pass of the frozen target serves {len(kinds)} drafts; each has a loss of its own, and no gradient "
+        "reaches the target."
+    )
+
+
+def _box(axes: Axes, x: float, y: float, width: float, text: str, face: str, hatch: str = "", height=1.9) -> None:
+    corner = (x - width / 2, y - height / 2)
+    shape = {"boxstyle": "round,pad=0,rounding_size=0.2", "edgecolor": EDGE, "hatch": hatch}
+    axes.add_patch(FancyBboxPatch(corner, width, height, facecolor=face, **shape))
+    behind = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"} if hatch else None
+    axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=behind)
+
+
+def _arrow(axes: Axes, start, end, dashed: bool = False) -> None:
+    look = {"linestyle": "--" if dashed else "-", "color": BLACK, "linewidth": 1.1}
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, **look))
+
+
+# --- the schedule ----------------------------------------------------------------------------------------------------
+
+
+@styled
+def schedule_curves(rates: Mapping[str, Sequence[float]], warmup: int) -> Figure:
+    """The learning rate of every step, one line a kind of decay, and where the warm-up ends."""
+    figure = Figure(figsize=(6.4, 2.9), layout="constrained")
+    axes = figure.subplots()
+    for (name, values), colour, style in zip(rates.items(), (BLUE, VERMILION, GREEN), ("-", "--", ":"), strict=False):
+        axes.plot(range(len(values)), values, color=colour, linestyle=style, linewidth=2, label=f"decay: {name}")
+    axes.axvline(warmup, color=GREY, linewidth=1)
+    axes.text(warmup, 0, " warm-up ends", fontsize=9, va="bottom")
+    axes.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def schedule_claim(rates: Mapping[str, Sequence[float]]) -> str:
+    """Where each schedule peaks, and what is left of the peak in its last step."""
+    peaks = {name: max(range(len(values)), key=lambda i, v=values: v[i]) for name, values in rates.items()}
+    left = ", ".join(f"{name} {100 * values[-1] / max(values):.0f} %" for name, values in rates.items())
+    steps = " and ".join(str(step) for step in sorted(set(peaks.values())))
+    return f"The rate is highest at step {steps}. Left of it in the last step: {left}."
+
+
+# --- the curves of a training ----------------------------------------------------------------------------------------
+
+
+@styled
+def loss_curves(feature: Losses, logit: Losses, smooth: int = 9) -> Figure:
+    """Both parts of the loss over the steps, averaged over `smooth` neighbouring steps; pale: every step."""
+    figure = Figure(figsize=(9.4, 3.3), layout="constrained")
+    panels = figure.subplots(1, 2)
+    titles = (("Feature loss", "smooth L1"), ("Logit loss", "cross entropy (nats)"))
+    for axes, losses, (title, unit) in zip(panels, (feature, logit), titles, strict=True):
+        for kind, values in losses.items():
+            colour, marker = LOOKS[kind]
+            axes.plot(range(1, len(values) + 1), values, color=colour, alpha=0.25, linewidth=0.7)
+            steps, means = _smoothed(values, smooth)
+            axes.plot(steps, means, color=colour, marker=marker, markevery=max(1, len(means) // 7), label=kind)
+        axes.set(xlabel="step", ylabel=unit, title=title)
+    panels[1].legend()
+    return figure
+
+
+def loss_claim(feature: Losses, logit: Losses, window: int = 10) -> str:
+    """How many curves end lower than they began, each end being a mean over `window` steps."""
+    curves = [*feature.values(), *logit.values()]
+    fell = sum(sum(values[-window:]) < sum(values[:window]) for values in curves)
+    return f"{fell} of {len(curves)} curves end lower than they began."
+
+
+def _smoothed(values: Sequence[float], width: int) -> tuple[list[float], list[float]]:
+    """Middle step and mean of every `width` values in a row."""
+    width = min(width, len(values))
+    starts = range(len(values) - width + 1)
+    return [s + (width + 1) / 2 for s in starts], [sum(values[s : s + width]) / width for s in starts]
+
+
+@styled
+def tau_curves(points: Points) -> Figure:
+    """tau on held-out prompts over the steps; the dashed line is plain decoding."""
+    figure = Figure(figsize=(6.0, 3.1), layout="constrained")
+    axes = figure.subplots()
+    for kind, values in points.items():
+        colour, marker = LOOKS[kind]
+        axes.plot(*zip(*values, strict=True), color=colour, marker=marker, label=kind)
+    axes.axhline(1, color=BLACK, linestyle="--", linewidth=0.8)
+    axes.set(xlabel="step", ylabel="tau on held-out prompts")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def tau_claim(points: Points) -> str:
+    """How many drafts' tau rose. Not which draft is ahead: one short training cannot tell."""
+    rose = sum(values[-1][1] > values[0][1] for values in points.values())
+    return f"tau of {rose} of {len(points)} drafts is higher at the last look than at the first."
+
+
+# --- accuracy by depth -----------------------------------------------------------------------------------------------
+
+
+@styled
+def accuracy_panels(accuracy: Accuracies, ks: Sequence[int]) -> Figure:
+    """Top-k accuracy by depth: a panel a k, a line a draft."""
+    figure = Figure(figsize=(3.1 * len(ks), 3.1), layout="constrained")
+    panels = figure.subplots(1, len(ks), sharey=True, squeeze=False)[0]
+    for column, (axes, k) in enumerate(zip(panels, ks, strict=True)):
+        for kind, table in accuracy.items():
+            colour, marker = LOOKS[kind]
+            axes.plot(range(1, len(table) + 1), 100 * table[:, column], color=colour, marker=marker, label=kind)
+        axes.set(xlabel="depth", title=f"among the {k} best" if k > 1 else "the best", ylim=(0, 100))
+        axes.set_xticks(range(1, len(table) + 1))
+    panels[0].set(ylabel="target's token found (%)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(accuracy))
+    return figure
+
+
+def accuracy_claim(accuracy: Accuracies, ks: Sequence[int]) -> str:
+    """How many curves are lower at the last depth than at the first."""
+    curves = [table[:, column] for table in accuracy.values() for column in range(len(ks))]
+    lower = sum(bool(curve[-1] < curve[0]) for curve in curves)
+    return f"{lower} of {len(curves)} curves are lower at depth {len(curves[0])} than at depth 1."
+
+
+@styled
+def live_against_shipped(
+    live: Accuracies, shipped: Accuracies, taus: Mapping[str, tuple[float, float]], ks: Sequence[int], k: int
+) -> Figure:
+    """Left: top-k accuracy by depth, short training (dashed) and shipped. Right: tau of both. taus: kind -> the two."""
+    figure = Figure(figsize=(9.4, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    column = list(ks).index(k)
+    for tables, style, fill in ((shipped, "-", "full"), (live, "--", "none")):
+        for kind, table in tables.items():
+            colour, marker = LOOKS[kind]
+            look = {"color": colour, "marker": marker, "linestyle": style, "fillstyle": fill}
+            left.plot(range(1, len(table) + 1), 100 * table[:, column], **look)
+    left.set(xlabel="depth", ylabel="target's token found (%)", ylim=(0, 100), title=f"among the {k} best")
+    left.set_xticks(range(1, len(table) + 1))
+    for place, (kind, values) in enumerate(taus.items()):
+        for shift, value, hatch in zip((-0.2, 0.2), values, ("///", ""), strict=True):
+            right.bar(place + shift, value, 0.36, color=LOOKS[kind][0], hatch=hatch, edgecolor="white")
+    right.axhline(1, color=BLACK, linestyle="--", linewidth=0.8)
+    right.set_xticks(range(len(taus)), list(taus))
+    right.set(title="tau on held-out prompts")
+    handles = [Line2D([], [], color=LOOKS[kind][0], marker=LOOKS[kind][1], label=kind) for kind in live]
+    looks = (("short training", "--", "///"), ("shipped", "-", ""))
+    handles += [
+        (Line2D([], [], color=BLACK, linestyle=style), Patch(facecolor=GREY, hatch=hatch, edgecolor="white"))
+        for _, style, hatch in looks
+    ]
+    labels = [*live, *(label for label, _, _ in looks)]
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, handler_map={tuple: HandlerTuple(None)})
+    return figure
+
+
+def against_claim(
+    live: Accuracies, shipped: Accuracies, taus: Mapping[str, tuple[float, float]], ks: Sequence[int], k: int
+) -> str:
+    """In how many places and taus the shipped draft of a kind is above the one of the short training."""
+    column = list(ks).index(k)
+    above = sum(int((shipped[kind][:, column] > live[kind][:, column]).sum()) for kind in live)
+    points = sum(len(table) for table in live.values())
+    more = sum(after > before for before, after in taus.values())
+    return (
+        f"The shipped draft is above the short training of its kind at {above} of {points} points of the curves, "
+        f"and in tau for {more} of {len(taus)} drafts."
+    )
