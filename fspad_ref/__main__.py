@@ -29,6 +29,7 @@ COMMANDS = {
     "bench": Command("lab.bench", "BenchConfig", "bench", "measure tau and speedup on question files"),
     "study": Command("lab.study", "StudyConfig", "run_study", "train drafts of several seeds, compare them by replay"),
     "tune": Command("lab.tune", "TuneConfig", "tune", "choose the tree size that decodes fastest on this machine"),
+    "adaptive": Command("lab.adaptive_bench", "AdaptiveConfig", "adaptive", "measure whether the adaptive stop pays"),
     "train": Command("show.drafts", "DraftsConfig", "train_drafts", "train drafts for a target"),
     "train-target": Command("world.pretrain", "PretrainConfig", "pretrain", "train the built-in target from nothing"),
     "check-target": Command("show.exam", "ExamConfig", "exam", "score the built-in target's answers"),
@@ -37,6 +38,11 @@ COMMANDS = {
 # What `COMMAND --preset NAME` runs instead, with options of its own.
 PRESETS = {
     ("bench", "paper"): Command("lab.paper", "PaperConfig", "paper", "regenerate every recorded result"),
+}
+
+# What `COMMAND --OPTION ...` runs instead, once that option is among the arguments.
+OTHERS = {
+    ("bench", "--shape"): Command("lab.shape_bench", "ShapeConfig", "bench_shape", "time decoding at a model's shape"),
 }
 
 
@@ -74,7 +80,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
 
 
 def chosen(name: str, arguments: Sequence[str]) -> tuple[Command, list[str], str]:
-    """The command or the preset that is asked for, the arguments that it is to read, and how it is called."""
+    """The command, preset or variant that is asked for, the arguments that it is to read, and how it is called."""
     words = [part for argument in arguments for part in argument.split("=", 1)]
     for (of, preset), command in PRESETS.items():
         if of == name and ("--preset", preset) in zip(words, words[1:], strict=False):
@@ -83,6 +89,9 @@ def chosen(name: str, arguments: Sequence[str]) -> tuple[Command, list[str], str
                 place = rest.index("--preset")
                 rest = rest[:place] + rest[place + 2 :]
             return command, rest, f"{name} --preset {preset}"
+    for (of, option), command in OTHERS.items():
+        if of == name and option in words:
+            return command, list(arguments), name
     return COMMANDS[name], list(arguments), name
 
 

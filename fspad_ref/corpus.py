@@ -8,13 +8,14 @@ end-of-sequence token included: only these are ever drafted, so only these are t
 
 import json
 import os
+import reprlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fspad_ref.chat import require_template
+from fspad_ref.chat import marked_ids, prompt_of
 from fspad_ref.checkpoint import save_atomic
 from fspad_ref.errors import InputError
 
@@ -27,9 +28,15 @@ _ASSISTANT = ("assistant", "gpt", "chatgpt", "bing", "bard", "model")
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns of a conversation, oldest first: (what the user said, what the assistant answered)."""
+    """Turns of a conversation, oldest first: (what the user said, what the assistant answered); before them the system
+    message, if there is one."""
 
     turns: tuple[tuple[str, str], ...]
+    system: str = ""
+
+    def __repr__(self) -> str:
+        """Without an empty system message, as a resumed training knows its data again by this text."""
+        return f"Dialogue(turns={self.turns!r}{f', system={self.system!r}' if self.system else ''})"
 
 
 @dataclass(frozen=True)
@@ -107,17 +114,17 @@ def read_dialogues(path: str | os.PathLike) -> list[Dialogue]:
 
     ShareGPT: `{"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}, ...]}`; messages:
     `{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}, ...]}`.
-    System messages, an answer before the first question, and a question after the last answer are left out; records
-    without any answered question are skipped. A warning counts both. Raises InputError naming file and place for
-    records that are in neither format or in which user and assistant do not alternate.
+    A system message at the start is kept. An answer before the first question and a question after the last answer are
+    left out; records without any answered question are skipped. A warning counts both. Raises InputError naming file
+    and record for those that are in neither format, or in which user and assistant do not alternate.
     """
     dialogues, left_out, skipped = [], 0, 0
     for record, where in _records(path):
-        turns, dropped = _turns(record, where)
+        dialogue, dropped = _dialogue(record, where)
         left_out += dropped
-        skipped += not turns
-        if turns:
-            dialogues.append(Dialogue(turns))
+        skipped += not dialogue.turns
+        if dialogue.turns:
+            dialogues.append(dialogue)
     if not dialogues:
         raise InputError(f"{path}: expected at least one dialogue with an answer, found none in {skipped} records")
     if left_out or skipped:
@@ -126,25 +133,33 @@ def read_dialogues(path: str | os.PathLike) -> list[Dialogue]:
     return dialogues
 
 
-def _turns(record: Any, where: str) -> tuple[tuple[tuple[str, str], ...], int]:
-    """One record -> (user, assistant) pairs, and how many of its messages are in none of them."""
+def _dialogue(record: Any, where: str) -> tuple[Dialogue, int]:
+    """One record -> its dialogue, and how many of its messages are not in it."""
     messages = list(_messages(record, where))
     pairs: list[tuple[str, str]] = []
-    question: str | None = None
+    system, question = "", None
     for number, (role, text) in enumerate(messages, start=1):
-        if role == "system" or (role == "assistant" and question is None and not pairs):
+        if role == "system" and number == 1:
+            system = text
+        elif role == "system":
+            raise InputError(
+                f"{where}: expected a system message at the start alone, found one as message {number}; join it to the "
+                "first, or split the dialogue there"
+            )
+        elif role == "assistant" and question is None and not pairs:
             continue
-        if (role == "assistant") == (question is None):
+        elif (role == "assistant") == (question is None):
             raise InputError(
                 f"{where}: expected user and assistant to alternate, found two {role} messages in a row at message "
                 f"{number}; join or remove one"
             )
-        if role == "assistant":
+        elif role == "assistant":
             pairs.append((question or "", text))
             question = None
         else:
             question = text
-    return tuple(pairs), len(messages) - 2 * len(pairs)
+    kept = 2 * len(pairs) + bool(pairs and system)
+    return Dialogue(tuple(pairs), system), len(messages) - kept
 
 
 def _messages(record: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -162,7 +177,8 @@ def _messages(record: Any, where: str) -> Iterator[tuple[str, str]]:
                 f"found {role!r}"
             )
         if not isinstance(message.get(content), str):
-            raise InputError(f"{where}: expected message {number} to have a text '{content}', found {message!r}")
+            found = reprlib.repr(message.get(content))
+            raise InputError(f"{where}: expected message {number} to have a text '{content}', found {found}")
         yield ("user" if role in _USER else "assistant" if role in _ASSISTANT else "system"), message[content]
 
 
@@ -172,55 +188,23 @@ def _messages(record: Any, where: str) -> Iterator[tuple[str, str]]:
 def encode(dialogue: Dialogue, tokenizer: Any) -> tuple[list[int], list[bool]]:
     """Token ids of the whole dialogue under the tokenizer's chat template, and which of them the assistant wrote.
 
-    For every turn, the ids up to the question (with the generation prompt) and up to the answer are compared: what the
-    second has more is the response, up to and including its first end-of-sequence token (what a template adds behind
-    it, such as a newline, is never generated). This needs no knowledge of the template, only that encodings are
-    prefixes of one another; where they are not, InputError says at which turn.
+    chat.py says how. Raises InputError, naming the turn, for a template that no response mask can be read off.
     """
     if not dialogue.turns:
         raise InputError("expected a dialogue of at least one turn, found none")
-    messages: list[dict[str, str]] = []
-    ids: list[int] = []
-    mask: list[bool] = []
-    for number, (user, assistant) in enumerate(dialogue.turns, start=1):
-        messages.append({"role": "user", "content": user})
-        prompt = _template(tokenizer, messages, generate=True)
-        _check_prefix(ids, prompt, f"the question of turn {number}")
-        mask += [False] * (len(prompt) - len(mask))
-        messages.append({"role": "assistant", "content": assistant})
-        answered = _template(tokenizer, messages, generate=False)
-        _check_prefix(prompt, answered, f"the answer of turn {number}")
-        mask += _until_eos(answered[len(prompt) :], tokenizer.eos_token_id)
-        ids = answered
-    return ids, mask
+    return marked_ids(tokenizer, _as_messages(dialogue.turns, dialogue.system))
 
 
-def prompt_ids(tokenizer: Any, turns_so_far: Sequence[tuple[str, str]], user: str) -> list[int]:
+def prompt_ids(tokenizer: Any, turns_so_far: Sequence[tuple[str, str]], user: str, system: str = "") -> list[int]:
     """The prompt that asks `user` after the (user, assistant) turns so far, ready for the target to answer."""
-    messages = []
-    for question, answer in turns_so_far:
-        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return _template(tokenizer, [*messages, {"role": "user", "content": user}], generate=True)
+    return prompt_of(tokenizer, [*_as_messages(turns_so_far, system), {"role": "user", "content": user}])
 
 
-def _template(tokenizer: Any, messages: list[dict[str, str]], generate: bool) -> list[int]:
-    require_template(tokenizer)
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=generate, return_dict=False))
-
-
-def _check_prefix(shorter: list[int], longer: list[int], what: str) -> None:
-    if longer[: len(shorter)] != shorter:
-        same = next((i for i, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(longer))
-        raise InputError(
-            f"expected the encoding up to {what} to begin with the {len(shorter)} ids before it, found another id at "
-            f"position {same}: this chat template rewrites earlier turns or merges tokens across their border, so no "
-            "response mask can be read off it; split the dialogue, or give the tokenizer a template that only appends"
-        )
-
-
-def _until_eos(span: list[int], eos: int | None) -> list[bool]:
-    end = span.index(eos) + 1 if eos in span else len(span)
-    return [position < end for position in range(len(span))]
+def _as_messages(turns: Sequence[tuple[str, str]], system: str) -> list[dict[str, str]]:
+    messages = [{"role": "system", "content": system}] if system else []
+    for user, assistant in turns:
+        messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    return messages
 
 
 # ---- files -> records ----

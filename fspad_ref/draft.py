@@ -3,8 +3,8 @@
 Input at position t is the pair (f_t, e_{t+1}): what could have come next, and what did. Output is a guess of f_{t+1}.
 EAGLE and FSPAD differ in two booleans:
 
-    feature_sampling    the token embedding gates the fused feature in the wide MLP space (section 3.1 of the paper)
-    partial_alignment   the last linear map has two heads: u for the tokens, g for the features (section 3.2)
+    feature_sampling    the token embedding gates the fused feature in the wide MLP space
+    partial_alignment   the last linear map has two heads: u for the tokens, g for the features
 
     eagle (0, 0)    feature sampling only (1, 0)    partial alignment only (0, 1)    fspad (1, 1)
 """
@@ -110,7 +110,7 @@ class DraftOutput(NamedTuple):
 
 
 class FeatureSampling(nn.Module):
-    """h' = h + W_down( silu(W_gate e) * W_up RMSNorm(h) )                     (FSPAD, section 3.1)
+    """h' = h + W_down( silu(W_gate e) * W_up RMSNorm(h) )                     (FSPAD, feature sampling)
 
     A SwiGLU whose gate reads the *token embedding*: the token picks, out of F directions, the part of the
     uncertain feature that belongs to it. Extra parameters: 3 D F.
@@ -134,7 +134,7 @@ class DraftLayer(nn.Module):
     """A Llama decoder layer without the norm before attention, and with one or two heads at its end.
 
         a      = h + Attention(h)
-        [u; g] = [a; a] + W_down( silu(W_gate n) * W_up n ),   n = RMSNorm(a)        (FSPAD, section 3.2)
+        [u; g] = [a; a] + W_down( silu(W_gate n) * W_up n ),   n = RMSNorm(a)        (FSPAD, partial alignment)
 
     With partial alignment W_down has 2 D outputs; without it D, and u = g, which is EAGLE's layer.
     """

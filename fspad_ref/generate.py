@@ -148,7 +148,7 @@ def speculative_generate(
     stop: Callable[[list[int]], bool] | None = None,
     on_round: OnRound | None = None,
 ) -> Generation:
-    """Lossless speculative decoding with a draft tree (FSPAD, section 3; EAGLE-2, section 4).
+    """Lossless speculative decoding with a draft tree (FSPAD; EAGLE-2, section 4).
 
     Args:
         target, draft: the draft must have been made for this target. It grows EAGLE-2's trees; what grows other trees,

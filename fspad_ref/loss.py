@@ -1,7 +1,7 @@
 """The two losses of draft training, and partial alignment, which lets them stop fighting.
 
 With mask m_t = 1 where both tokens t+1 and t+2 belong to a response, and target feature f_{t+1} frozen
-(FSPAD, section 3.2; EAGLE, section 3.2):
+(FSPAD; EAGLE, section 3.2):
 
     L_feature = sum_t m_t mean_D SmoothL1(g_t, f_{t+1}) / sum_t m_t
     L_logit   = - sum_t m_t sum_V softmax(lm_head f_{t+1}) log softmax(lm_head u_t) / sum_t m_t
@@ -62,7 +62,7 @@ def partial_alignment_loss(
     feature_weight: float = 1.0,
     logit_weight: float = 0.1,
 ) -> DraftLoss:
-    """The loss of section 3.2; with u = g it is EAGLE's.
+    """FSPAD's loss; with u = g it is EAGLE's.
 
     Args:
         out_draft: u and g, (B, T, D) each, for the pairs (f_t, e_{t+1}).

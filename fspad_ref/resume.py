@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.optim import Optimizer
 
 from fspad_ref.batches import Place
 from fspad_ref.checkpoint import check_names, load_json, load_tensors, save_json, save_tensors
@@ -60,6 +59,11 @@ class TrainRecord:
         """Share of the training time that the frozen target takes."""
         return self.target_seconds / self.seconds if self.seconds else math.nan
 
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens through the target a second of training, padding not counted, those of all processes together."""
+        return self.tokens / self.seconds if self.seconds else math.nan
+
     def of(self, name: str) -> dict[str, Any]:
         """What concerns one draft, as plain data: the JSON beside its weights."""
         plain = asdict(self)
@@ -68,23 +72,25 @@ class TrainRecord:
         return plain
 
 
-def save_training(
-    out: str | Path,
-    record: TrainRecord,
-    drafts: Mapping[str, Draft],
-    optimizers: Mapping[str, Optimizer],
-    best: Mapping[str, Mapping[str, Tensor]],
-) -> None:
+@dataclass
+class DraftState:
+    """All that a training has made of one draft: weights, AdamW's moments by parameter, weights of the best tau."""
+
+    weights: Mapping[str, Tensor]
+    moments: Mapping[str, Mapping[str, Tensor]]
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def save_training(out: str | Path, record: TrainRecord, states: Mapping[str, DraftState]) -> None:
     """Write a checkpoint into the folder `out`, then remove the one before it.
 
     Raises SaveError, an OSError, naming the checkpoint that a training can go on from.
     """
     tensors = {}
-    for name, draft in drafts.items():
-        tensors |= {f"weights/{name}/{key}": value for key, value in draft.state_dict().items()}
-        tensors |= {f"best/{name}/{key}": value for key, value in best.get(name, {}).items()}
-        for key, parameter in draft.named_parameters():
-            moments = optimizers[name].state[parameter]
+    for name, state in states.items():
+        tensors |= {f"weights/{name}/{key}": value for key, value in state.weights.items()}
+        tensors |= {f"best/{name}/{key}": value for key, value in state.best.items()}
+        for key, moments in state.moments.items():
             tensors |= {f"optimizer/{name}/{key}/{moment}": value for moment, value in moments.items()}
     out, file = Path(out), Path(out) / f"checkpoint-{record.step}.safetensors"
     try:
@@ -113,21 +119,16 @@ def _way_on(out: Path) -> str:
 
 
 def load_training(
-    out: str | Path,
-    record: TrainRecord,
-    drafts: Mapping[str, Draft],
-    optimizers: Mapping[str, Optimizer],
-    best: dict[str, Mapping[str, Tensor]],
-    resume: bool,
-) -> TrainRecord:
-    """Fill drafts, optimizers and best weights from the checkpoint in `out`, and return its record.
+    out: str | Path, record: TrainRecord, drafts: Mapping[str, Draft], resume: bool
+) -> tuple[TrainRecord, dict[str, DraftState]]:
+    """The record of the checkpoint in `out`, and the state of every draft.
 
-    Without a checkpoint there, nothing changes and `record` comes back. Raises CheckpointError if there is one and
-    `resume` is false, if it was written with other settings (each is named), or if its files are damaged.
+    Without a checkpoint there, `record` comes back, and no states. Raises CheckpointError if there is one and `resume`
+    is false, if it was written with other settings (each is named), or if its files are damaged.
     """
     file = Path(out) / CHECKPOINT
     if not file.exists():
-        return record
+        return record, {}
     saved = load_json(file)
     absent = [name for name in (*(one.name for one in fields(TrainRecord)), "tensors") if name not in saved]
     if absent:
@@ -142,24 +143,19 @@ def load_training(
         )
     _refuse_differences(file, saved, _plain(asdict(record)))
     tensors = load_tensors(Path(out) / saved.pop("tensors"))
+    states = {}
     for name, draft in drafts.items():
         weights = _below(tensors, f"weights/{name}/")
         check_names(weights, draft.state_dict(), file)
-        draft.load_state_dict(weights)
-        if name in saved["best"]:
-            best[name] = _below(tensors, f"best/{name}/")
-        state = {
-            number: _below(tensors, f"optimizer/{name}/{key}/")
-            for number, (key, _) in enumerate(draft.named_parameters())
-        }
-        optimizers[name].load_state_dict(optimizers[name].state_dict() | {"state": state})
+        moments = {key: _below(tensors, f"optimizer/{name}/{key}/") for key, _ in draft.named_parameters()}
+        states[name] = DraftState(weights, moments, _below(tensors, f"best/{name}/"))
     saved |= {
         "place": tuple(saved["place"]),
         "tau": {name: [tuple(entry) for entry in entries] for name, entries in saved["tau"].items()},
         "best": {name: tuple(entry) for name, entry in saved["best"].items()},
         "versions": record.versions,
     }
-    return TrainRecord(**saved)
+    return TrainRecord(**saved), states
 
 
 def _refuse_differences(file: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
 The method asks five things of a target: logits = lm_head(feature); keys and values of one size, from which a rejected
 branch can be taken out again; attention that takes any mask; rotary positions that mean the same in every forward;
-and one device. What contradicts them is refused by name, before anything is decoded. The families in TESTED are held
-to it by tests; other ones have to show on loading that they behave (`refuse_misbehaving`).
+and an embedding and lm_head at hand. What contradicts them is refused by name, before anything is decoded. The
+families in TESTED are held to it by tests; other ones have to show on loading that they behave (`refuse_misbehaving`).
 """
 
 from typing import Any
@@ -77,18 +77,20 @@ def _refuse_rope(config: Any) -> None:
 
 
 def refuse_model(model: nn.Module) -> None:
-    """As refuse_unsupported, and what only the loaded model tells: recurrent layers, several devices."""
+    """As refuse_unsupported, and what only the loaded model tells: recurrent layers, offloaded embeddings."""
     refuse_unsupported(model.config)
     if getattr(model, "_is_stateful", False):
         raise UnsupportedTarget(
             f"expected a target whose whole memory is its keys and values, found {model.config.model_type} with a "
             "recurrent state, which cannot forget a rejected branch. Use a full-attention model."
         )
-    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
-        raise UnsupportedTarget(
-            "expected a target on one device, found one spread over several by device_map, whose cache would have "
-            "to be spread too. Load it on one device, in bfloat16 if it is large."
-        )
+    for name, module in (("embedding", "get_input_embeddings"), ("lm_head", "get_output_embeddings")):
+        weight = getattr(getattr(model, module, lambda: None)(), "weight", None)
+        if weight is not None and weight.device.type == "meta":
+            raise UnsupportedTarget(
+                f"expected a target whose {name} is on a device, found it offloaded by device_map. Drafts borrow it: "
+                "give it a device in the device_map, or load the target on more or larger ones."
+            )
 
 
 @torch.no_grad()

@@ -6,11 +6,11 @@
     tree      the nodes of a draft tree -> their features, one forward  (1, N) -> (1, N, D)
 
 A *feature* f_t is the last hidden state at position t, after the final norm: everything the target knows about
-token t+1, one linear map away from its logits (FSPAD, section 3; EAGLE, section 3).
+token t+1, one linear map away from its logits (FSPAD; EAGLE, section 2).
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pickle import UnpicklingError
 
 import torch
@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fspad_ref.cache import KVCache
 from fspad_ref.chat import use_chat_format
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
+from fspad_ref.spread import SpreadCache, come_home, layer_devices
 from fspad_ref.support import TESTED, refuse_attention, refuse_misbehaving, refuse_model
 
 # What of from_pretrained's options says where the files are, and so holds for the tokenizer too.
@@ -38,6 +39,8 @@ class Target:
     Raises UnsupportedTarget if tree verification cannot work on this model.
     """
 
+    devices: Sequence[torch.device] = ()  # of each layer, where a device_map spread them over several
+
     def __init__(self, model: nn.Module, tokenizer=None):
         refuse_model(model)
         self.model = model.eval().requires_grad_(False)
@@ -45,6 +48,9 @@ class Target:
         self.backbone = model.get_decoder()
         self.embed = model.get_input_embeddings()
         self.lm_head = model.get_output_embeddings()
+        self.devices = layer_devices(model)
+        if self.devices:
+            come_home(self.lm_head, self.device)
 
     @classmethod
     def from_pretrained(
@@ -54,7 +60,7 @@ class Target:
 
         Args:
             path: a folder, or the id of a model on the Hub; HF_HUB_OFFLINE=1 keeps to what was downloaded before.
-            device: where the model goes, unless a device_map is given (of one device: the cache has one).
+            device: where the model goes, unless a device_map is given: "auto" spreads it over all GPUs that there are.
             dtype: float64, float32, bfloat16 or float16.
             chat_format: a prompt format of chat.py, for models without a chat template; None for the model's own.
             kwargs: for `transformers`: device_map, revision, local_files_only ... Remote code stays off unless the
@@ -92,6 +98,7 @@ class Target:
 
     @property
     def device(self) -> torch.device:
+        """Where tokens go in, and features and logits come out; of a target on several devices, the embedding's."""
         return self.embed.weight.device
 
     @property
@@ -108,8 +115,9 @@ class Target:
 
     def synchronize(self) -> None:
         """Wait for the device: kernels run behind Python's back there, and a clock read without this means nothing."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        for device in {self.device, *self.devices}:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
 
     def identity(self) -> dict[str, str | None]:
         """Fingerprints by which a draft knows its target again: of the tokenizer (None without one), of the embedding.
@@ -126,15 +134,19 @@ class Target:
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions."""
         config = self.config
-        return KVCache(
-            config.num_hidden_layers,
-            config.num_key_value_heads,
-            head_dim(config),
-            capacity,
-            batch=batch,
-            dtype=self.dtype,
-            device=self.device,
-        )
+
+        def part(layers: int, device: torch.device) -> KVCache:
+            return KVCache(
+                layers,
+                config.num_key_value_heads,
+                head_dim(config),
+                capacity,
+                batch=batch,
+                dtype=self.dtype,
+                device=device,
+            )
+
+        return SpreadCache(self.devices, part) if self.devices else part(config.num_hidden_layers, self.device)
 
     def check_ids(self, input_ids: Tensor) -> None:
         """Raises InputError for an empty prompt or token ids outside the vocabulary."""
@@ -181,13 +193,14 @@ class Target:
         return self._forward(tokens[None], self._additive(ancestors, cache.length), positions, cache)[0]
 
     def _forward(self, input_ids, mask, positions, cache) -> Tensor:
-        return self.backbone(
+        hidden = self.backbone(
             input_ids=input_ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
+        return hidden.to(self.device)  # from that of the last layer, where there are several
 
     def _additive(self, visible: Bool[Tensor, "new new"], held: int) -> Float[Tensor, "1 1 new total"]:
         """A 4-D float mask: 0 where a query may look (all the prefix; of the new tokens, `visible`), else the minimum.
@@ -211,7 +224,8 @@ def _hash(data: bytes) -> str:
 
 def refuse_damaged(model: nn.Module, missing: Iterable[str], path: str) -> None:
     """Raises CheckpointError for weights that the files lacked (they would be random) or that are NaN or infinite."""
-    bad = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    at_hand = {name: weight for name, weight in model.named_parameters() if weight.device.type != "meta"}
+    bad = [name for name, weight in at_hand.items() if not weight.isfinite().all()]
     for names, found in ((sorted(missing), "no tensor for"), (bad, "NaN or infinity in")):
         if names:
             raise CheckpointError(

@@ -30,7 +30,7 @@ from fspad_ref.target import Target
 
 @dataclass(frozen=True)
 class TreeConfig:
-    """The size of a draft tree (EAGLE-2, section 5; its defaults).
+    """The size of a draft tree (EAGLE-2, appendix A).
 
     Args:
         top_k: k, frontier nodes a level and children a node.
@@ -251,7 +251,10 @@ class Grower(ABC):
 
 @dataclass(frozen=True)
 class DynamicTree(Grower):
-    """EAGLE-2's trees, from a Draft of any kind; shape is a TreeConfig."""
+    """EAGLE-2's trees, from a Draft of any kind; shape is a TreeConfig.
+
+    lab/adaptive.py has one that ends the expansion when its next level no longer pays.
+    """
 
     shape: TreeConfig = field(default_factory=TreeConfig)
 

@@ -11,11 +11,7 @@ one of them. All of them run on exact numbers: `choose(weights)` returns an inde
 
 from fractions import Fraction
 
-
-def normalised(weights: list) -> list[Fraction]:
-    """What a categorical sampler does with weights, whether they sum to 1 or not."""
-    total = sum(weights)
-    return [Fraction(weight) / total for weight in weights]
+from fspad_ref.show.exact import normalised
 
 
 class Textbook:

@@ -226,9 +226,9 @@ TABLE = {
               "Lower top_k"),
     "more nodes than scored": (lambda at: TreeConfig(2, 1, 8), ConfigError, "expected total_tokens <= 7", "found 8",
                                "Lower total_tokens, or raise top_k or depth"),
-    "training in half precision": (lambda at: train(tiny_target(dtype=torch.bfloat16), {}, [], TrainConfig()),
-                                   ConfigError, "expected float32 or float64", "found torch.bfloat16",
-                                   "dtype='float32'"),
+    "training in half precision": (lambda at: train(tiny_target(dtype=torch.float16), {}, [], TrainConfig()),
+                                   ConfigError, "expected a target in float32, float64 or bfloat16",
+                                   "found torch.float16", "dtype='bfloat16'"),
     # prompts and lengths
     "empty prompt": (lambda at: generate(at, []), InputError, "expected a prompt of at least one token",
                      "found an empty one", "Give the model some text"),
@@ -280,9 +280,9 @@ TABLE = {
     "flash attention": (lambda at: target_with(LlamaConfig(), _attn_implementation="flash_attention_2"),
                         UnsupportedTarget, "expected attention 'sdpa' or 'eager'", "found 'flash_attention_2'",
                         "attn_implementation='sdpa'"),
-    "several devices": (lambda at: Target(Unbuilt(LlamaConfig(), hf_device_map={"a": 0, "b": 1})),
-                        UnsupportedTarget, "expected a target on one device", "found one spread over several",
-                        "Load it on one device"),
+    "offloaded embedding": (lambda at: Target(tiny_target().model.to("meta")), UnsupportedTarget,
+                            "expected a target whose embedding is on a device", "found it offloaded by device_map",
+                            "give it a device"),
 }  # fmt: skip
 
 

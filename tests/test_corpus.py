@@ -25,6 +25,13 @@ FORGETFUL = (
     "{{ '<|assistant|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+# As CHATML, but saying itself where answers are; {{ '<|end|>' }} stands inside or behind the block.
+MARKING = (
+    "{% for m in messages %}{{ '<|user|>' + m.role + ' ' }}{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}INSIDE{% endgeneration %}BEHIND"
+    "{% else %}{{ m.content + '<|end|>' }}{% endif %}"
+    "{{ ' newline ' }}{% endfor %}{% if add_generation_prompt %}{{ '<|user|>assistant ' }}{% endif %}"
+)
 WORDS = "<|pad|> <|bos|> <|user|> <|assistant|> <|end|> one two three four user assistant newline".split()
 DIALOGUE = Dialogue((("one", "two three"), ("four", "one")))
 
@@ -64,6 +71,55 @@ def test_a_template_that_rewrites_earlier_turns_is_refused():
     with pytest.raises(InputError, match="question of turn 2.*position"):
         encode(DIALOGUE, tokenizer(FORGETFUL))
     encode(Dialogue(DIALOGUE.turns[:1]), tokenizer(FORGETFUL))  # one turn has nothing to rewrite
+
+
+@pytest.mark.parametrize("end", ["INSIDE", "BEHIND", "INSIDE with more of the template behind it"])
+def test_a_template_that_says_where_answers_are_is_believed(end):
+    """And answers end with their end token, whether the template counts it in or not."""
+    words = {"INSIDE": "{{ '<|end|>' }}", "BEHIND": ""}
+    if end == "BEHIND":
+        words = {"INSIDE": "", "BEHIND": "{{ '<|end|>' }}"}
+    elif end != "INSIDE":
+        words["INSIDE"] = "{{ '<|end|> newline' }}"
+    template = MARKING.replace("INSIDE", words["INSIDE"]).replace("BEHIND", words["BEHIND"])
+    ids, mask = encode(DIALOGUE, tokenizer(template))
+    assert [WORDS[i] for i, own in zip(ids, mask, strict=True) if own] == "two three <|end|> one <|end|>".split()
+    if end == "INSIDE":
+        assert (ids, mask) == encode(DIALOGUE, tokenizer(CHATML)), "both ways of reading agree"
+
+
+def test_a_marking_template_may_rewrite_earlier_turns():
+    marking = FORGETFUL.replace("{{ '<|assistant|>' + m.content", "{{ '<|assistant|>' }}{% generation %}{{ m.content")
+    marking = marking.replace("'<|end|>' }}", "'<|end|>' }}{% endgeneration %}", 1)
+    assert marked(*encode(DIALOGUE, tokenizer(marking))) == ("<|user|> one <|user|> four <|assistant|> [one] [<|end|>]")
+
+
+def test_a_template_that_marks_nothing_is_refused():
+    empty = PLAIN + "{% generation %}{% endgeneration %}"
+    with pytest.raises(InputError, match="generation.*to mark the answers.*found none.*enclose message.content"):
+        encode(DIALOGUE, tokenizer(empty))
+
+
+def test_a_system_message_reaches_the_template():
+    with_system = Dialogue((("one", "two"),), system="three four")
+    told = CHATML.replace("<|user|>' + m.role", "<|user|>' + ('' if m.role == 'system' else m.role)")
+    ids, mask = encode(with_system, tokenizer(told))
+    assert marked(ids, mask).startswith("<|user|> three four <|end|> newline <|user|> user one")
+    assert prompt_ids(tokenizer(told), (), "one", "three four") == ids[: mask.index(True)]
+
+
+def test_a_template_that_takes_no_system_message_says_so():
+    strict = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + PLAIN
+    )
+    with pytest.raises(InputError, match="found system, user.*System role not supported.*leave out"):
+        encode(Dialogue((("one", "two"),), system="three"), tokenizer(strict))
+
+
+def test_a_dialogues_text_names_a_system_message_only_where_there_is_one():
+    """Resumed trainings know their data by it."""
+    assert repr(Dialogue((("a", "b"),))) == "Dialogue(turns=(('a', 'b'),))"
+    assert repr(Dialogue((("a", "b"),), "c")) == "Dialogue(turns=(('a', 'b'),), system='c')"
 
 
 @pytest.mark.parametrize("bad", [tokenizer(None), None])
@@ -140,6 +196,14 @@ def test_sharegpt_and_messages_read_alike(tmp_path, record, as_list):
     assert read_dialogues(tmp_path / "d.json") == [DIALOGUE, DIALOGUE]
 
 
+@pytest.mark.parametrize("key, role, text", [("conversations", "from", "value"), ("messages", "role", "content")])
+def test_a_system_message_is_kept(tmp_path, recwarn, key, role, text):
+    said = [{role: "system", text: "be brief"}, {role: "user", text: "one"}, {role: "assistant", text: "two"}]
+    (tmp_path / "d.jsonl").write_text(json.dumps({key: said, "id": 7}), encoding="utf-8")
+    assert read_dialogues(tmp_path / "d.jsonl") == [Dialogue((("one", "two"),), "be brief")]
+    assert not recwarn.list
+
+
 def test_what_has_no_answer_is_left_out_with_a_warning(tmp_path):
     human, gpt = {"from": "human", "value": "one"}, {"from": "gpt", "value": "two three"}
     system = {"from": "system", "value": "be brief"}
@@ -154,7 +218,14 @@ def test_what_has_no_answer_is_left_out_with_a_warning(tmp_path):
     [
         ({"conversations": [{"from": "human", "value": "a"}] * 2}, "alternate"),
         ({"conversations": [{"from": "narrator", "value": "a"}]}, "narrator"),
-        ({"messages": [{"role": "user", "content": 3}]}, "text 'content'"),
+        ({"messages": [{"role": "user", "content": 3}]}, "message 1 to have a text 'content', found 3"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+            "text 'content', found .*'type'",
+        ),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "expected message 1 to have 'role' of .*found 'tool'"),
+        ({"messages": ["a"]}, "message 1 to have 'role'.*found None"),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "system", "value": "b"}]}, "start.* message 2"),
         ({"text": "a"}, "conversations"),
         ([1], "conversations"),
     ],

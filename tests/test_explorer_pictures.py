@@ -1,6 +1,7 @@
 """The explorer's pictures: what is drawn are the recorded numbers, and the claims count them."""
 
 import itertools
+from xml.etree import ElementTree
 
 import pytest
 from explorer_bench import TREE, make_bench, quiet, settings
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from fspad_ref import SamplingConfig, TreeConfig
 from fspad_ref.show.broken import animals
-from fspad_ref.show.explorer import laws, number_plots, prices, stage_plots, stages, trials
+from fspad_ref.show.explorer import laws, markup, number_plots, prices, stage_plots, stage_svg, stages, trials
 
 LARGE = TreeConfig(10, 5, 60)
 
@@ -134,6 +135,67 @@ def test_claims_of_a_round_count(run):
     accept = stages.stage_claim(at(run, "accept"))
     assert f"Accept: {len(record.path) - 1} of" in accept and f"{record.slots[2]} stay" in accept
     assert "plain decoding's, token by token (checked)" in stages.run_claim(run)
+
+
+# --- the same on the screen ---
+
+
+def parsed(svg: str) -> ElementTree.Element:
+    return ElementTree.fromstring(svg.replace(' xmlns="http://www.w3.org/2000/svg"', ""))
+
+
+def tips_in(drawing: ElementTree.Element) -> list[str]:
+    return [title.text for title in drawing.iter("title")]
+
+
+def test_the_screens_tree_is_the_figures_tree(run):
+    for name in ("level 2", "rerank", "verify", "accept"):
+        one = at(run, name)
+        figure, drawing = stage_plots.stage_tree(one), parsed(stage_svg.tree_svg(one))
+        edges = [part.find("rect") for part in drawing.iter("g")]
+        places = [(float(edge.get("x")) / stage_svg.COLUMN - 0.5, (float(edge.get("y")) - stage_svg.TOP)
+                   / stage_svg.ROW - 0.5) for edge in edges]  # fmt: skip
+        boxes = [part for box in figure.axes[0].patches for part in (box.get_x(), box.get_y())]
+        assert [part for place in places for part in place] == pytest.approx(boxes, abs=0.01)
+        assert [edge.get("fill") for edge in edges] == [stages.LOOKS[role].fill for role in one.role]
+        lines = [text.text for text in drawing.iter("text")]
+        assert [line for line in lines if line in one.under] == [line for line in one.under if line]
+
+
+def test_every_node_tells_its_numbers_under_the_pointer(run):
+    record = run.rounds[0]
+    for name in ("level 1", "verify", "accept"):
+        one = at(run, name)
+        told = stages.tips(run, 0, one, str)
+        assert tips_in(parsed(stage_svg.tree_svg(one, tips=told))) == told and len(told) == len(one)
+    assert f"p, the target's probability: {record.p[3]:.4f}" in told[3] and "the bonus token" in told[-1]
+    plain, ringed = (len(list(parsed(stage_svg.tree_svg(one, node)).iter("rect"))) for node in (None, 3))
+    assert ringed == plain + 1
+
+
+def test_mask_and_cache_tell_what_they_hold(run):
+    one, record = at(run, "accept"), run.rounds[0]
+    told = tips_in(parsed(stage_svg.mask_svg(one, selected=1)))
+    count = len(record.tree)
+    for node, above in enumerate(record.tree.ancestors.tolist()):
+        seen = "".join(f", {other}" for other in range(node) if above[other])
+        assert told[node] == f"node {node} attends to the prefix{seen} and itself"
+    assert told[count] == "the text so far" and len(told) == 2 * count + 1 + len(record.path)
+    assert sum(tip.endswith("forgotten") for tip in told) == count - len(record.path)
+    assert told[-1] == f"node {record.path[-1]}, now slot {record.slots[2] - 1}"
+
+
+def test_text_is_marked_token_by_token():
+    tokens, kinds = [" a", "<b>", "\n", ""], ["draft", "target", "draft", "target"]
+    page = ElementTree.fromstring(markup.strip(tokens, kinds, "Draft: x", "two").replace("&emsp;", " "))
+    marks = [mark for mark in page.iter("span") if mark.get("title")]
+    assert [mark.text for mark in marks] == [" a", "<b>", "⏎", "∅"]
+    assert all(mark.get("style").startswith(markup.TOKENS[kind][0]) for mark, kind in zip(marks, kinds, strict=True))
+
+
+def test_what_may_be_too_long_is_squeezed():
+    assert "textLength" in markup.words(0, 0, "a long line of text", room=40)
+    assert "textLength" not in markup.words(0, 0, "short", room=40)
 
 
 def test_pictures_become_pngs(run):

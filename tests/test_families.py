@@ -125,7 +125,6 @@ def test_every_format_of_the_files_gives_the_same_target(tmp_path, kind):
 
 
 def test_dtype_and_device_map_are_honoured(tmp_path):
-    pytest.importorskip("accelerate", reason="transformers needs accelerate for device_map")
     save(FAMILIES["LLaMA-3"], tmp_path)
     target = Target.from_pretrained(str(tmp_path), dtype="bfloat16", device_map="cpu", device="cuda:7")
     assert target.dtype == torch.bfloat16 and target.device.type == "cpu"

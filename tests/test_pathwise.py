@@ -27,6 +27,7 @@ from fspad_ref import Draft, SamplingConfig, Target, TreeConfig, autoregressive_
 from fspad_ref.cache import KVCache
 from fspad_ref.draft import DraftOutput
 from fspad_ref.generate import Chooser
+from fspad_ref.lab.adaptive import AdaptiveTree
 from fspad_ref.train import TrainConfig, train
 from fspad_ref.tree import DynamicTree
 
@@ -134,6 +135,17 @@ def test_every_draft_gives_the_text_of_plain_decoding(world, kind):
             settings = dict(max_new_tokens=LENGTH, sampling=sampling, tree=tree)
             fast = speculative_generate(target, drafts[kind], PROMPT, **settings)
             assert fast.tokens == text, f"law broken: the text is the target's ({kind} draft, {name} tree, {sampling})"
+
+
+@pytest.mark.parametrize("least_gain", [0.3, 0.9])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_wherever_growing_stops_the_text_is_that_of_plain_decoding(world, kind, least_gain):
+    """Trees whose depth hangs on the draft's confidence, other in every round (lab/adaptive.py)."""
+    target, plain, drafts = world
+    for sampling, text in plain.items():
+        grower = AdaptiveTree(drafts[kind], TREES["bushy"], least_gain)
+        fast = speculative_generate(target, grower, PROMPT, max_new_tokens=LENGTH, sampling=sampling)
+        assert fast.tokens == text, f"law broken: the text is the target's ({kind} draft, {sampling}, {grower.grown})"
 
 
 def test_the_drafts_are_as_good_and_as_bad_as_they_should_be(world):

@@ -13,6 +13,7 @@ TRAINED = [False, False, True, True, False]
 RATES = {"linear": [0.5, 1.0, 0.5], "none": [0.5, 1.0, 1.0]}
 FEATURE = {"eagle": [3.0, 2.0, 2.0, 1.0], "fspad": [3.0, 2.0, 2.5, 4.0]}
 LOGIT = {"eagle": [8.0, 7.0, 6.0, 5.0], "fspad": [8.0, 7.0, 6.0, 5.0]}
+NORMS = {"eagle": [1.5, 0.4, 0.2, 0.1], "fspad": [0.4, 0.6, 0.4, 0.6]}
 TAU = {"eagle": [(0, 1.0), (40, 1.5)], "fspad": [(0, 1.0), (40, 1.0)]}
 LIVE = {"eagle": torch.tensor([[0.5, 0.7], [0.3, 0.6]]), "fspad": torch.tensor([[0.5, 0.7], [0.5, 0.8]])}
 SHIPPED = {kind: table + torch.tensor([[0.1, 0.1], [0.1, -0.1]]) for kind, table in LIVE.items()}
@@ -25,6 +26,7 @@ def test_figures_are_opaque_pngs() -> None:
         draw.step_flow(list(LIVE), 4, 96, 32),
         draw.schedule_curves(RATES, 1),
         draw.loss_curves(FEATURE, LOGIT),
+        draw.norm_curves(NORMS, 0.5),
         draw.tau_curves(TAU),
         draw.accuracy_panels(LIVE, (1, 3)),
         draw.live_against_shipped(LIVE, SHIPPED, BOTH, (1, 3), 3),
@@ -50,6 +52,10 @@ def test_claims_of_curves_count() -> None:
         "The rate is highest at step 1. Left of it in the last step: linear 50 %, none 100 %."
     )
     assert draw.loss_claim(FEATURE, LOGIT, window=1) == "3 of 4 curves end lower than they began."
+    assert draw.norm_claim(NORMS, 0.5) == (
+        "The first gradient of 1 of 2 drafts is longer than the limit; in the second half of the training 1 of 2 are "
+        "clipped less often than in the first."
+    )
     assert draw.tau_claim(TAU) == "tau of 1 of 2 drafts is higher at the last look than at the first."
     assert draw.accuracy_claim(LIVE, (1, 3)) == "2 of 4 curves are lower at depth 2 than at depth 1."
     assert draw.against_claim(LIVE, SHIPPED, BOTH, (1, 3), 3) == (

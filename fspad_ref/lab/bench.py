@@ -33,7 +33,11 @@ PLAIN = "vanilla"
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Decode benchmark questions with and without drafts, and write what was measured."""
+    """Decode benchmark questions with and without drafts, and write what was measured.
+
+    With --shape NAME the command times decoding at a real model's sizes instead, on random weights; its own options:
+    bench --shape tiny --help.
+    """
 
     target: str = "data/target"
     """Folder or Hub id of the target."""
@@ -56,6 +60,8 @@ class BenchConfig:
     """Where to compute."""
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"
     """Precision of weights and arithmetic."""
+    chat_format: str | None = None
+    """The target's prompt format if it brings no chat template: vicuna. None takes the target's own template."""
     out: Path = Path("out/bench.json")
     """Where the results go."""
     preset: Literal["none", "paper"] = "none"
@@ -98,7 +104,9 @@ class Summary:
 
 def bench(config: BenchConfig) -> None:
     """Measure, print a table, write `config.out`."""
-    target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
+    target = Target.from_pretrained(
+        config.target, device=config.device, dtype=config.dtype, chat_format=config.chat_format
+    )
     names = [Path(folder).name for folder in config.drafts]
     if len({PLAIN, *names}) <= len(names):
         raise ConfigError(f"expected folders of different names, none called {PLAIN!r}, found {names}. Rename one.")

@@ -1,15 +1,17 @@
-"""What drafts are trained on in a study: dialogues of the built-in world, and answers that the target writes itself."""
+"""What drafts are trained on: dialogues of a file or of the built-in world, and the target's own answers to some."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fspad_ref.answers import AnswerConfig, own_answers
 from fspad_ref.batches import Encoded
-from fspad_ref.checkpoint import load_json, save_json
 from fspad_ref.corpus import CATEGORIES, Dialogue, read_dialogues
-from fspad_ref.lab.provenance import digest, fingerprint
+from fspad_ref.lab.provenance import digest, fingerprint, kept
+from fspad_ref.processes import Processes
 from fspad_ref.target import Target
 
 
@@ -22,26 +24,73 @@ def training_data(
     """
     if file is not None:
         return list(read_dialogues(file))
+    world = world_dialogues(range(dialogues + own_answers), seed)
+    return world[:dialogues] + answered(target, world[dialogues:], AnswerConfig(), cache, group=len(CATEGORIES))
+
+
+def world_dialogues(indices: Sequence[int], seed: int) -> list[Dialogue]:
+    """Training dialogues of the built-in world's six tasks, which take turns."""
     from fspad_ref.world.stream import dialogue, place_of_task  # dialogues of other targets need no world
 
-    world = [dialogue(seed, place_of_task(index)).turns for index in range(dialogues + own_answers)]
-    asked = [[question for question, _ in turns] for turns in world[dialogues:]]
-    return [Dialogue(turns) for turns in world[:dialogues]] + _answers(target, asked, cache)
+    return [Dialogue(dialogue(seed, place_of_task(index)).turns) for index in indices]
 
 
-def _answers(target: Target, asked: Sequence[Sequence[str]], cache: Path) -> list[Encoded]:
-    from fspad_ref.world.answers import own_answers
+def answered(
+    target: Target,
+    asked: Sequence[Dialogue],
+    settings: AnswerConfig,
+    folder: Path,
+    *,
+    chunk: int | None = None,
+    group: int = 1,
+    processes: Processes | None = None,
+) -> list[Encoded]:
+    """The target's own answers to the questions of dialogues, whose answers play no part: one text a turn.
 
+    chunk: dialogues a file below `folder`, so that an interrupted run goes on with the next file; None: one file a
+        temperature. What is in a file is not asked again.
+    group: dialogues of so many kinds take turns, and every temperature gets whole rounds of them.
+    processes: those that share the work; all must see the folder.
+    """
     if not asked:
         return []
-    key = {"weights": fingerprint(target.model), "dtype": str(target.dtype), "asked": asked}
-    file = cache / f"answers-{digest(key)}.json"
-    if not file.exists():
-        # both halves hold all tasks alike
-        half = len(CATEGORIES) * round(len(asked) / 2 / len(CATEGORIES))
-        answers = own_answers(target, asked[:half]) + own_answers(target, asked[half:], temperature=1.0)
-        save_json(file, [[list(ids), list(mask).index(True)] for ids, mask in answers])
-    return [(ids, [place >= begin for place in range(len(ids))]) for ids, begin in load_json(file)]
+    processes = processes or Processes()
+    template = hashlib.sha256(repr(getattr(target.tokenizer, "chat_template", None)).encode()).hexdigest()[:16]
+    about = {"weights": fingerprint(target.model), "dtype": str(target.dtype), "template": template,
+             "max_new_tokens": settings.max_new_tokens, "top_k": 0, "top_p": 1.0, "batch": settings.batch}  # fmt: skip
+    jobs = _jobs(asked, settings, chunk, group)
+
+    def done(temperature: float, seed: int, dialogues: Sequence[Dialogue]) -> list[Encoded]:
+        questions = [(one.system, [user for user, _ in one.turns]) for one in dialogues]
+        text = hashlib.sha256(repr(questions).encode()).hexdigest()
+        key = {**about, "temperature": temperature, "seed": seed, "dialogues": len(dialogues), "questions": text}
+
+        def make() -> dict[str, list]:
+            systems, conversations = zip(*questions, strict=True)
+            found = own_answers(target, conversations, temperature, settings.max_new_tokens, settings.batch, seed,
+                                systems=systems, quiet=not processes.main)  # fmt: skip
+            return {"answers": [[list(ids), list(mask).index(True)] for ids, mask in found]}
+
+        found = kept(folder / f"answers-{digest(key)}.json", key, make)["answers"]
+        return [(ids, [place >= begin for place in range(len(ids))]) for ids, begin in found]
+
+    for job in jobs[processes.rank :: processes.number]:
+        done(*job)
+    processes.wait()
+    return [text for job in jobs for text in done(*job)]
+
+
+def _jobs(
+    asked: Sequence[Dialogue], settings: AnswerConfig, chunk: int | None, group: int
+) -> list[tuple[float, int, Sequence[Dialogue]]]:
+    """(temperature, seed, dialogues) of every file, temperature after temperature."""
+    parts, jobs = len(settings.temperatures), []
+    ends = [group * round(len(asked) * part / parts / group) for part in range(parts)] + [len(asked)]
+    for temperature, begin, end in zip(settings.temperatures, ends, ends[1:], strict=False):
+        for number, start in enumerate(range(begin, end, chunk or max(1, end - begin))):
+            seed = settings.seed + 1000 * number  # the seeds between are those of later turns
+            jobs.append((temperature, seed, asked[start : min(end, start + (chunk or end))]))
+    return jobs
 
 
 class RememberingTarget(Target):

@@ -31,7 +31,7 @@ from fspad_ref.train import TrainConfig, train
 
 Kind = Literal["eagle", "fs", "pad", "fspad", "eagle_wide"]
 BASE, WIDE = "eagle", "eagle_wide"
-CODE = ("batches", "draft", "loss", "train")
+CODE = ("batches", "draft", "learner", "loss", "processes", "recipe", "train")
 
 
 def fresh(kind: Kind, target: Target, seed: int = 0) -> Draft:

@@ -6,17 +6,18 @@ As in `plots`: numbers -> Figure, and beside it the same numbers -> one line of 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 
 from fspad_ref.show.exact import Law, g_test, image, total_variation
-from fspad_ref.show.plots import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, TOKEN_KINDS, VERMILION, styled
+from fspad_ref.show.plots import BLACK, BLUE, DARK, GREEN, GREY, ORANGE, PLATE, SKY, TOKEN_KINDS, VERMILION, styled
+from fspad_ref.show.tree_layout import tree_rows, word_box
 from fspad_ref.tree import DraftTree
 from fspad_ref.verify import Verdict
 
 ACCEPTED, OWN = TOKEN_KINDS["draft"][:2], TOKEN_KINDS["target"][:2]  # (fill, hatch)
-DARK = "#555555"
 KIND_NAMES = {True: "a guess, accepted", False: "the target's own"}
 
 
@@ -37,7 +38,8 @@ def interval_strips(rules: Mapping[str, Law], words: Sequence[str]) -> Figure:
             )
             axes.add_patch(box)
             text = f"{words[token]} {probability}" if probability > Fraction(1, 12) else words[token]
-            axes.text(left + float(probability) / 2, row, text, ha="center", va="center", bbox=_label(probability))
+            upright = {"rotation": 90, "fontsize": 8} if probability < Fraction(1, 20) else {}  # or it sticks out
+            axes.text(left + float(probability) / 2, row, text, ha="center", va="center", bbox=PLATE, **upright)
             left += float(probability)
     axes.set(xlim=(0, 1), ylim=(len(rules) - 0.5, -0.5), xlabel="probability, as a length")
     axes.set_yticks(range(len(rules)), list(rules))
@@ -53,15 +55,6 @@ def interval_claim(rules: Mapping[str, Law]) -> str:
     accepted = [f"{name} {sum(x for (_, yes), x in law.items() if yes)}" for name, law in rules.items()]
     verb = "has the same total length" if same else "does not have the same total length"
     return f"Every word {verb} in all strips. Accepted: {', '.join(accepted)}."
-
-
-def _label(probability: Fraction) -> dict:
-    return {
-        "boxstyle": "round,pad=0.15",
-        "facecolor": "white",
-        "edgecolor": "none",
-        "alpha": 0.85 if probability else 0,
-    }
 
 
 def _kind_handles() -> list[Patch]:
@@ -146,7 +139,7 @@ def margin_claim(distances: Mapping[str, Fraction]) -> str:
 def tree_walk(tree: DraftTree, drawn: Sequence[int], verdict: Verdict, words: Sequence[str]) -> Figure:
     """The draft tree from left to right, the token drawn at each node, and the path that the draws accept."""
     token, parent, depth = tree.token.tolist(), tree.parent.tolist(), tree.depth.tolist()
-    row = _rows(parent)
+    row = tree_rows(parent)
     accepted = verdict.path[1 : int(verdict.accepted) + 1].tolist()
     last = accepted[-1] if accepted else 0
     figure = Figure(figsize=(1.6 + 2.0 * (max(depth) + 1), 0.8 + 0.78 * (max(row) + 1)), layout="constrained")
@@ -161,12 +154,12 @@ def tree_walk(tree: DraftTree, drawn: Sequence[int], verdict: Verdict, words: Se
         axes.plot((depth[up] + 0.2, depth[node] - 0.2), (row[up], row[node]), zorder=1, **look)
     for node, word in enumerate(token):
         face, hatch = ACCEPTED if node in accepted else ("#EEEEEE", "" if node == 0 else "...")
-        _box(axes, depth[node], row[node], words[word], face, hatch)
+        word_box(axes, depth[node], row[node], words[word], face, hatch)
         axes.text(depth[node], row[node] + 0.36, f"draws {words[drawn[node]]}", ha="center", va="center", fontsize=9)
     axes.plot(
         (depth[last] + 0.2, depth[last] + 0.8), (row[last], row[last] - 0.42), color=BLACK, linewidth=1.5, zorder=1
     )
-    _box(axes, depth[last] + 1, row[last] - 0.42, words[drawn[last]], *OWN)
+    word_box(axes, depth[last] + 1, row[last] - 0.42, words[drawn[last]], *OWN)
     axes.set(xlim=(-0.5, max(depth) + 1.5), ylim=(max(row) + 0.6, -0.75))
     axes.axis("off")
     looks = (("the root: text already", "#EEEEEE", ""), ("accepted", *ACCEPTED), ("the bonus token", *OWN))
@@ -185,30 +178,6 @@ def walk_claim(tree: DraftTree, drawn: Sequence[int], verdict: Verdict, words: S
     return f"Of {len(tree) - 1} guesses the walk accepts {path} and adds '{emitted[-1]}': {gain}."
 
 
-def _rows(parent: list[int]) -> list[float]:
-    """The height of every node: leaves one below the other, a parent in the middle of its children."""
-    children = [[v for v in range(1, len(parent)) if parent[v] == node] for node in range(len(parent))]
-    row, leaves = [0.0] * len(parent), 0
-
-    def place(node: int) -> None:
-        nonlocal leaves
-        if not children[node]:
-            row[node], leaves = float(leaves), leaves + 1
-            return
-        for child in children[node]:
-            place(child)
-        row[node] = (row[children[node][0]] + row[children[node][-1]]) / 2
-
-    place(0)
-    return row
-
-
-def _box(axes: Axes, x: float, y: float, text: str, face: str, hatch: str) -> None:
-    shape = {"boxstyle": "round,pad=0,rounding_size=0.06", "edgecolor": DARK, "hatch": hatch, "zorder": 2}
-    axes.add_patch(FancyBboxPatch((x - 0.2, y - 0.21), 0.4, 0.42, facecolor=face, **shape))
-    axes.text(x, y, text, ha="center", va="center", zorder=3, bbox=_label(Fraction(1)))
-
-
 # --- counts against a law --------------------------------------------------------------------------------------------
 
 
@@ -217,18 +186,19 @@ def count_panels(counts: Mapping[str, Mapping[int, int]], law: Law, words: Seque
     """One panel a rule: how often it emitted each word (bars), and how often the law expects that (marks)."""
     figure = Figure(figsize=(3.8 * len(counts), 2.9), layout="constrained")
     panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
-    for axes, (name, observed), hatch in zip(panels, counts.items(), ("", "///", "..", "xx"), strict=False):
+    hatches = ("", "///", "..", "xx")[: len(counts)]
+    for axes, (name, observed), hatch in zip(panels, counts.items(), hatches, strict=True):
         runs, places = sum(observed.values()), range(len(law))
-        axes.bar(
-            places, [observed[token] for token in law], 0.7, color=SKY, hatch=hatch, edgecolor="white", label="counted"
-        )
+        axes.bar(places, [observed[token] for token in law], 0.7, color=SKY, hatch=hatch, edgecolor="white")
         expected = [runs * float(probability) for probability in law.values()]
         axes.hlines(expected, [x - 0.42 for x in places], [x + 0.42 for x in places], color=BLACK, linewidth=2)
-        axes.plot([], [], color=BLACK, linewidth=2, label="expected")
         axes.set_xticks(places, [words[token] for token in law])
         axes.margins(y=0.1)
         axes.set(title=f"{name}: p-value {p_value_words(g_test(observed, law))}", ylabel=f"of {runs} runs")
-    panels[-1].legend(loc="upper right")
+    counted = tuple(Patch(facecolor=SKY, hatch=hatch, edgecolor="white") for hatch in hatches)  # of every panel
+    handles = {"expected": Line2D([], [], color=BLACK, linewidth=2), "counted": counted}
+    side_by_side = {tuple: HandlerTuple(ndivide=None, pad=0.4)}
+    panels[-1].legend(handles.values(), handles, loc="upper right", handlelength=3, handler_map=side_by_side)
     return figure
 
 

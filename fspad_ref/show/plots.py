@@ -22,6 +22,7 @@ from fspad_ref.errors import InputError
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999"
+DARK = "#555555"  # edges of boxes, small print
 CYCLE = (ORANGE, BLUE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GREY)
 HATCHES = ("//", "", "..", "xx", "\\\\", "++", "oo", "--")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -44,6 +45,9 @@ STYLE = {
     "hatch.linewidth": 0.6,
     "legend.frameon": False,
 }
+
+# the plate behind a word on hatching
+PLATE = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 
 # kind of token -> (fill, hatch, what it is)
 TOKEN_KINDS = {

@@ -34,6 +34,8 @@ class GenerateConfig:
     """Folder or Hub id of the target, a Hugging Face causal language model."""
     draft: Path | None = Path("data/drafts/fspad")
     """Folder of a draft made for that target; None decodes without one: the same text, one token a forward."""
+    chat_format: str | None = None
+    """The target's prompt format if it brings no chat template: vicuna. None takes the target's own template."""
     raw: bool = False
     """Continue the prompt as it stands instead of answering it under the target's chat template."""
     max_new_tokens: int = 256
@@ -49,7 +51,7 @@ class GenerateConfig:
 def generate(config: GenerateConfig) -> None:
     """Load target and draft, stream the answer, then say how many tokens each round gave."""
     prompt = config.prompt if config.prompt is not None else read_prompt(sys.stdin)
-    target = load_target(config.target, config.device, config.dtype)
+    target = load_target(config.target, config.device, config.dtype, config.chat_format)
     ids = torch.tensor([encode_prompt(target.tokenizer, prompt, config.raw)], device=target.device)  # (1, T)
     settings = {
         "max_new_tokens": config.max_new_tokens,

@@ -175,7 +175,7 @@ def loss_curves(feature: Losses, logit: Losses, smooth: int = 9) -> Figure:
         for kind, values in losses.items():
             colour, marker = LOOKS[kind]
             axes.plot(range(1, len(values) + 1), values, color=colour, alpha=0.25, linewidth=0.7)
-            steps, means = _smoothed(values, smooth)
+            steps, means = smoothed(values, smooth)
             axes.plot(steps, means, color=colour, marker=marker, markevery=max(1, len(means) // 7), label=kind)
         axes.set(xlabel="step", ylabel=unit, title=title)
     panels[1].legend()
@@ -189,11 +189,42 @@ def loss_claim(feature: Losses, logit: Losses, window: int = 10) -> str:
     return f"{fell} of {len(curves)} curves end lower than they began."
 
 
-def _smoothed(values: Sequence[float], width: int) -> tuple[list[float], list[float]]:
+def smoothed(values: Sequence[float], width: int) -> tuple[list[float], list[float]]:
     """Middle step and mean of every `width` values in a row."""
     width = min(width, len(values))
     starts = range(len(values) - width + 1)
     return [s + (width + 1) / 2 for s in starts], [sum(values[s : s + width]) / width for s in starts]
+
+
+@styled
+def norm_curves(norms: Losses, limit: float, smooth: int = 9) -> Figure:
+    """Length of the gradient at every step, before clipping, on a log scale; above the dashed line it is shortened."""
+    figure = Figure(figsize=(6.6, 3.1), layout="constrained")
+    axes = figure.subplots()
+    for kind, values in norms.items():
+        colour, marker = LOOKS[kind]
+        axes.plot(range(1, len(values) + 1), values, color=colour, alpha=0.25, linewidth=0.7)
+        steps, means = smoothed(values, smooth)
+        axes.plot(steps, means, color=colour, marker=marker, markevery=max(1, len(means) // 7), label=kind)
+    axes.axhline(limit, color=BLACK, linestyle="--", linewidth=1, label=f"limit {limit:g}")
+    axes.set(xlabel="step", ylabel="length of the gradient")
+    axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def norm_claim(norms: Losses, limit: float) -> str:
+    """How many drafts begin above the limit, and for how many that was rarer in the second half of the training."""
+    begun = sum(values[0] > limit for values in norms.values())
+    rarer = 0
+    for values in norms.values():
+        over = [value > limit for value in values]
+        rarer += sum(over[len(over) // 2 :]) < sum(over[: len(over) // 2])
+    return (
+        f"The first gradient of {begun} of {len(norms)} drafts is longer than the limit; in the second half of the "
+        f"training {rarer} of {len(norms)} are clipped less often than in the first."
+    )
 
 
 @styled

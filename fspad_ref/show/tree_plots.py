@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 from torch import Tensor
 
-from fspad_ref.show.lossless_plots import DARK, _rows
-from fspad_ref.show.plots import BLACK, BLUE, CYCLE, GREY, MARKERS, ORANGE, SKY, styled
+from fspad_ref.show.plots import BLACK, BLUE, CYCLE, DARK, GREY, MARKERS, ORANGE, SKY, styled
+from fspad_ref.show.tree_layout import tree_rows
 from fspad_ref.show.tree_views import ROLES, Role, TreeView
 
 COLUMN, ROW = 1.18, 0.235  # inches a level and a leaf take
@@ -82,7 +82,7 @@ def thumbnails(views: Mapping[str, TreeView], columns: int = 5) -> Figure:
     figure = Figure(figsize=(9.4 * min(1, columns / 4 + 0.15), 2.9 * down + 0.4), layout="constrained")
     panels = figure.subplots(down, columns, squeeze=False, sharex=True).flatten()
     for axes, (title, one) in zip(panels, views.items(), strict=False):
-        rows = _rows(list(one.parent))
+        rows = tree_rows(list(one.parent))
         for node in range(1, len(one)):
             up, on_text = one.parent[node], one.role[node] == "text"
             look = {"color": BLUE, "linewidth": 2.2} if on_text else {"color": GREY, "linewidth": 0.6}
@@ -113,7 +113,7 @@ def thumbnails_claim(views: Mapping[str, TreeView]) -> str:
 @styled
 def tree_and_mask(one: TreeView, ancestors: Bool[Tensor, "nodes nodes"]) -> Figure:
     """The tree, and beside it, with the same numbers, what every node may attend to: one row a node."""
-    rows, count = _rows(list(one.parent)), len(one)
+    rows, count = tree_rows(list(one.parent)), len(one)
     wide, high = COLUMN * (one.levels + 1), max(ROW * (max(rows) + 1), 0.2 * min(count, 30)) + 0.8
     figure = Figure(figsize=(wide + high + 0.3, high + 0.3), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(wide, high))
@@ -150,9 +150,9 @@ def mask_claim(one: TreeView, ancestors: Bool[Tensor, "nodes nodes"]) -> str:
 
 def _heights(views: Sequence[TreeView]) -> list[list[float]]:
     largest = max(views, key=len)
-    rows = _rows(list(largest.parent))
+    rows = tree_rows(list(largest.parent))
     shared = [one.parent == largest.parent[: len(one)] for one in views]
-    return [rows[: len(one)] if same else _rows(list(one.parent)) for one, same in zip(views, shared, strict=True)]
+    return [rows[: len(one)] if same else tree_rows(list(one.parent)) for one, same in zip(views, shared, strict=True)]
 
 
 def _draw_boxes(axes: Axes, one: TreeView, rows: Sequence[float]) -> None:

@@ -14,8 +14,21 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from fspad_ref.errors import InputError
-from fspad_ref.show.lossless_plots import ACCEPTED, DARK, OWN, _box, _rows
-from fspad_ref.show.plots import BLACK, BLUE, CYCLE, GREY, ORANGE, SKY, TOKEN_KINDS, VERMILION, styled
+from fspad_ref.show.lossless_plots import ACCEPTED, OWN
+from fspad_ref.show.plots import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DARK,
+    GREY,
+    ORANGE,
+    PLATE,
+    SKY,
+    TOKEN_KINDS,
+    VERMILION,
+    styled,
+)
+from fspad_ref.show.tree_layout import tree_rows, word_box
 from fspad_ref.tree import DraftTree
 from fspad_ref.verify import Verdict
 
@@ -34,7 +47,7 @@ def round_tree(tree: DraftTree, drawn: Sequence[int], verdict: Verdict, words: S
     """
     path = verdict.path[: int(verdict.accepted) + 1].tolist()
     parent, depth = [*tree.parent.tolist(), path[-1]], [*tree.depth.tolist(), len(path)]
-    row, bonus = _rows(parent), len(tree)
+    row, bonus = tree_rows(parent), len(tree)
     figure = Figure(figsize=(0.8 + 1.9 * (max(depth) + 1), 0.8 + 0.7 * (max(row) + 1)), layout="constrained")
     axes = figure.subplots()
     for node in range(1, len(parent)):
@@ -44,10 +57,10 @@ def round_tree(tree: DraftTree, drawn: Sequence[int], verdict: Verdict, words: S
         axes.plot((depth[up] + 0.2, depth[node] - 0.2), (row[up], row[node]), zorder=1, **look)
     for node, token in enumerate(tree.token.tolist()):
         face, hatch = CLEAR if node == 0 else ACCEPTED if node in path else ("#EEEEEE", "...")
-        _box(axes, depth[node], row[node], words[token], face, hatch)
+        word_box(axes, depth[node], row[node], words[token], face, hatch)
         draws = f"{node} draws {words[drawn[node]]}"
         axes.text(depth[node], row[node] + 0.37, draws, ha="center", va="center", fontsize=9, parse_math=False)
-    _box(axes, depth[bonus], row[bonus], words[drawn[path[-1]]], *OWN)
+    word_box(axes, depth[bonus], row[bonus], words[drawn[path[-1]]], *OWN)
     axes.set(xlim=(-0.5, max(depth) + 0.5), ylim=(max(row) + 0.6, -0.4))
     axes.axis("off")
     looks = (("the root: text already", *CLEAR), ("accepted", *ACCEPTED), ("the bonus token", *OWN))
@@ -147,8 +160,7 @@ def reach_claim(matches: Bool[Tensor, "nodes"], reached: Bool[Tensor, "nodes"]) 
 def _cell(axes: Axes, x: float, y: float, face: str, hatch: str, text: str = "") -> None:
     axes.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, facecolor=face, hatch=hatch, edgecolor="#BBBBBB"))
     if text:
-        label = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=9, bbox=label)
+        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=9, bbox=PLATE)
 
 
 # --- cache surgery ---------------------------------------------------------------------------------------------------
@@ -200,9 +212,8 @@ def cache_claim(prefix: Sequence[str], nodes: Sequence[str], path: Sequence[int]
 
 def _slot(axes: Axes, x: float, y: float, word: str, face: str, hatch: str, number: int) -> None:
     axes.add_patch(Rectangle((x + 0.03, y), 0.94, 1, facecolor=face, hatch=hatch, edgecolor=DARK, linewidth=0.8))
-    label = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
     text = (f"{number}\n" if number >= 0 else "") + (word if len(word) <= 7 else word[:6] + "…")
-    axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8, bbox=label, parse_math=False)
+    axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8, bbox=PLATE, parse_math=False)
 
 
 # --- rounds and where the text ends ----------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from fspad_ref.answers import answer_batch
 from fspad_ref.checkpoint import save_json
 from fspad_ref.corpus import CATEGORIES, Question, prompt_ids
 from fspad_ref.errors import InputError
-from fspad_ref.world.answers import answer_batch
 from fspad_ref.world.exchange import contains
 
 Turns = list[tuple[str, str]]

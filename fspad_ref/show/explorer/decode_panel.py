@@ -1,17 +1,20 @@
 """The explorer itself: a prompt, a draft or two side by side, sliders for tree and sampling, and what comes of them."""
 
+import functools
 import html
 from collections.abc import Callable
 
 import ipywidgets as w
+from matplotlib.figure import Figure
 
 from fspad_ref.corpus import CATEGORIES
 from fspad_ref.errors import InputError
 from fspad_ref.sampling import SamplingConfig
+from fspad_ref.show.explorer.markup import framed, strip
 from fspad_ref.show.explorer.panels import WIDE, Panel, slider, table
 from fspad_ref.show.explorer.runs import Run, Settings, Workbench
-from fspad_ref.show.explorer.stage_plots import stage_tree
-from fspad_ref.show.explorer.stages import run_claim, same_text, stage_claim, stage_view
+from fspad_ref.show.explorer.stage_svg import tree_svg
+from fspad_ref.show.explorer.stages import run_claim, same_text, stage_claim, stage_view, tips
 from fspad_ref.show.plots import token_claim, token_strip
 from fspad_ref.show.teaching import pieces, token_kinds
 from fspad_ref.tree import TreeConfig
@@ -140,9 +143,11 @@ class Explorer(Panel):
             for view in side:
                 view.value = ""
             self.columns[column].layout.display = None if column < len(runs) else "none"
-        for run, (numbers, strip, _) in zip(runs, self.sides, strict=False):
+        for run, (numbers, text, _) in zip(runs, self.sides, strict=False):
             numbers.value = self._numbers(run)
-            self._draw_strip(run, strip)
+            label = token_claim(self._kinds(run))
+            text.value = strip(self._pieces(run), self._kinds(run), f"Draft: {run.settings.draft}", label)
+        self.tell(run_claim(runs[0]), functools.partial(self._strip_figure, runs[0]))
         self._draw_trees()
         for listen in self.listeners:
             listen(self.run)
@@ -155,7 +160,8 @@ class Explorer(Panel):
         return self.runs[0]
 
     def _numbers(self, run: Run) -> str:
-        times = f"{run.seconds:.2f} s, plain decoding {run.plain.seconds:.2f} s: {run.speedup:.2f} times as fast"
+        fast, plain = (f"{1000 * one.seconds:.0f} ms" for one in (run, run.plain))
+        times = f"{fast}, plain decoding {plain}: {run.speedup:.2f} times as fast"
         tried = len(self.tried[run.settings.text])
         kept = f"{tried} setting{'s' * (tried > 1)} of draft and tree tried with this prompt, sampling and seed."
         rows = {
@@ -167,12 +173,11 @@ class Explorer(Panel):
         }
         return table(rows)
 
-    def _draw_strip(self, run: Run, place: w.HTML) -> None:
-        kinds = token_kinds(len(run.tokens), run.accepted)
-        texts = self._pieces(run)
-        self.show_picture(
-            token_strip(texts, kinds, f"Draft: {run.settings.draft}", columns=64), token_claim(kinds), place
-        )
+    def _strip_figure(self, run: Run) -> Figure:
+        return token_strip(self._pieces(run), self._kinds(run), f"Draft: {run.settings.draft}")
+
+    def _kinds(self, run: Run) -> list[str]:
+        return token_kinds(len(run.tokens), run.accepted)
 
     def _pieces(self, run: Run) -> list[str]:
         tokenizer = self.bench.target.tokenizer
@@ -180,15 +185,13 @@ class Explorer(Panel):
 
     def _draw_trees(self) -> None:
         with self.guard():
-            for run, (_, _, tree), name in zip(self.runs, self.sides, ("left", "right"), strict=False):
+            for run, (_, _, tree) in zip(self.runs, self.sides, strict=False):
                 number = min(self.round.value, len(run.rounds)) - 1
                 if number < 0:
                     tree.value = html.escape("The text ended with its first token: there was no round.")
                     continue
                 view = stage_view(run, number, "accept", self.bench.words)
                 title = f"{run.settings.draft}: round {number + 1} of {len(run.rounds)}"
-                figure, text = stage_tree(view, title=title), f"Round {number + 1}. {stage_claim(view)}"
-                self.show_picture(figure, text, tree)
-                if name == "left":
-                    self.figure, self.text = figure, f"{run_claim(run)} {text}"
-                    self.caption.value = f"<p>{html.escape(self.text)}</p>"
+                text, told = f"Round {number + 1}. {stage_claim(view)}", tips(run, number, view, self.bench.words)
+                drawn = framed(tree_svg(view, title=title, tips=told, label=text), "the tree")
+                tree.value = f'{drawn}<p style="line-height: 1.4">{html.escape(text)}</p>'

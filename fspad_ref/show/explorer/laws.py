@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fspad_ref.checkpoint import load_json
 from fspad_ref.errors import CheckpointError
+from fspad_ref.lab.bench import PLAIN
 from fspad_ref.sampling import SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
 
@@ -112,14 +113,15 @@ def tau_curve(
 
 
 def recorded_taus(path: str | Path) -> Mapping[str, dict[float, float]]:
-    """Mean tau over the tasks by draft and temperature, from a results file of `python -m fspad_ref bench`.
+    """Mean tau over the tasks by draft and temperature, from a results file of `python -m fspad_ref bench`; plain
+    decoding, which always has 1, is left out.
 
     Raises CheckpointError for a file of another kind.
     """
     found: dict[str, dict[float, float]] = {}
     try:
         for row in load_json(path)["summary"]:
-            if row["task"] == "mean":
+            if row["task"] == "mean" and row["method"] != PLAIN:
                 found.setdefault(row["method"], {})[float(row["temperature"])] = float(row["tau"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(

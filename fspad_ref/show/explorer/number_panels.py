@@ -23,7 +23,7 @@ from fspad_ref.show.explorer.number_plots import (
 )
 from fspad_ref.show.explorer.panels import WIDE, Panel, slider
 from fspad_ref.show.explorer.prices import IDEAL, Acceptance, Prices, landscape, prices_of
-from fspad_ref.show.explorer.runs import Cancelled, Progress, Run, Stopped, Workbench
+from fspad_ref.show.explorer.runs import Cancelled, Memory, Progress, Run, Stopped, Workbench
 from fspad_ref.show.explorer.trials import place_at, trial
 from fspad_ref.show.tree_plots import short
 from fspad_ref.tree import TreeConfig
@@ -52,7 +52,7 @@ class TemperaturePanel(Panel):
     ):
         self.bench, self.recorded, self.temperatures = bench, dict(recorded or {}), tuple(temperatures)
         self.measured: dict[str, Mapping[float, float]] = {}
-        self._silent = True
+        self._silent, self.curves = True, Memory(64)
         self.round = slider(w.IntSlider, "round", 1, 1, 1, 1)
         self.node = slider(w.IntSlider, "node", 0, 0, 0, 1)
         self.temperature = slider(w.FloatSlider, "temperature", 1.0, 0.0, 2.0, 0.05)
@@ -78,20 +78,26 @@ class TemperaturePanel(Panel):
     def _draw(self) -> None:
         with self.guard():
             if not self.run.rounds:
-                self.caption.value = self.text = "The text ended with its first token: there was no round."
+                self.tell("The text ended with its first token: there was no round.")
                 return
             one = self.run.rounds[self.round.value - 1]
             self._silent, self.node.max = True, len(one.tree) - 1
             self._silent = False
             target, node, top_p = self.bench.target, self.node.value, self.top_p.value
             law = node_law(target, one, node, SamplingConfig(self.temperature.value, top_p), self.bench.words)
-            curves = {f"top-p {top_p:g}": acceptance_curve(target, one, node, top_p)}
+            curves = {f"top-p {top_p:g}": self._curve(node, top_p)}
             if top_p < 1:
-                curves["no cut"] = acceptance_curve(target, one, node)
+                curves["no cut"] = self._curve(node, 1.0)
             word = short(self.bench.words(int(one.tree.token[node])))
             text = f"Round {self.round.value}, node {node}, after '{word}'. {law_claim(law)}"
             self.law = law
             self.show_picture(law_picture(law, curves, self.recorded | self.measured), text)
+
+    def _curve(self, node: int, top_p: float) -> tuple[float, ...]:
+        """Of the round on show; it does not depend on the temperature's slider, and is remembered."""
+        number = self.round.value
+        one, key = self.run.rounds[number - 1], (self.run.settings, number, node, top_p)
+        return self.curves.get(key, lambda: acceptance_curve(self.bench.target, one, node, top_p))
 
     def _measure(self) -> None:
         settings = self.run.settings

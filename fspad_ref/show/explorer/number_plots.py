@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from fspad_ref.show.explorer.laws import TEMPERATURES, NodeLaw
 from fspad_ref.show.explorer.prices import Landscape
 from fspad_ref.show.explorer.trials import Trial
-from fspad_ref.show.lossless_plots import DARK, p_value_words
-from fspad_ref.show.plots import BLACK, BLUE, CYCLE, GREY, MARKERS, ORANGE, SKY, VERMILION, styled
+from fspad_ref.show.lossless_plots import p_value_words
+from fspad_ref.show.plots import BLACK, BLUE, CYCLE, DARK, GREY, MARKERS, ORANGE, SKY, VERMILION, styled
 from fspad_ref.show.tree_plots import short
 
 DPI = 100
@@ -40,7 +40,7 @@ def law_picture(
     curves: name -> expected acceptance, one number a temperature; the first is drawn bold.
     """
     count = 2 + bool(taus)
-    figure = Figure(figsize=(4.4 * count, 3.5), dpi=DPI)
+    figure = Figure(figsize=(8.8 if count == 2 else 11.4, 3.5), dpi=DPI)
     left, middle, *right = figure.subplots(1, count, gridspec_kw=_margins(count))
     _law_bars(left, law)
     for index, (name, values) in enumerate(curves.items()):
@@ -149,7 +149,7 @@ def cost_claim(land: Landscape) -> str:
 @styled
 def trial_picture(trials: Sequence[Trial]) -> Figure:
     """One histogram a rule, counts (bars) and what the target's law expects (marks); then the p-value over the runs."""
-    figure = Figure(figsize=(4.0 * (len(trials) + 1), 3.6), dpi=DPI)
+    figure = Figure(figsize=(3.3 * (len(trials) + 1), 3.4), dpi=DPI)
     *panels, last = figure.subplots(1, len(trials) + 1, gridspec_kw=_margins(len(trials) + 1) | {"top": 0.84})
     for axes, one, hatch in zip(panels, trials, ("", "///", "..", "xx"), strict=False):
         words, places = list(one.target), range(len(one.target))
@@ -169,9 +169,9 @@ def trial_picture(trials: Sequence[Trial]) -> Figure:
         runs, values = zip(*one.path, strict=True)
         look = {"color": (BLUE, VERMILION)[index % 2], "marker": MARKERS[index], "linestyle": ("-", "--")[index % 2]}
         last.plot(runs, np.maximum(values, 1e-12), label=one.rule, markersize=4, **look)
-    last.axhspan(1e-13, 1e-6, color=GREY, alpha=0.3, linewidth=0)
+    last.axhspan(1e-14, 1e-6, color=GREY, alpha=0.3, linewidth=0)
     last.text(0.02, 0.03, "grey: below a millionth", transform=last.transAxes, fontsize=8, color=DARK)
-    last.set(xscale="log", yscale="log", ylim=(1e-13, 2), xlabel="runs", title="p-value as runs are added")
+    last.set(xscale="log", yscale="log", ylim=(1e-14, 2), xlabel="runs", title="p-value as runs are added")
     marks = [trials[0].path[place][0] for place in (0, len(trials[0].path) // 2, -1)]
     last.set_xticks(marks, marks)
     last.set_xticks([], minor=True)

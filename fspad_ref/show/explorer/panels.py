@@ -1,8 +1,8 @@
 """What all panels of the explorer share: a picture with its text, errors in plain sight, work in the background.
 
 A panel is a thin layer: its controls make settings, `compute` functions make numbers of them, draw functions a picture.
-All pictures are <img> elements with alternative text on a white ground, so they read alike on light and dark themes and
-to a screen reader; all controls are native ones, which the keyboard reaches.
+All pictures are <img> or <svg> elements with alternative text on a white ground, so they read alike on light and dark
+themes and to a screen reader; all controls are native ones, which the keyboard reaches.
 """
 
 import base64
@@ -19,6 +19,7 @@ import ipywidgets as w
 from matplotlib.figure import Figure
 
 from fspad_ref.errors import FspadError
+from fspad_ref.show.explorer.markup import framed
 from fspad_ref.show.explorer.runs import Cancelled, Progress, Stopped
 from fspad_ref.show.explorer.stage_plots import png_of
 from fspad_ref.show.teaching import claim, small_png
@@ -34,13 +35,14 @@ class Panel(w.VBox):
     """Controls on top, then what is going on, then what went wrong, then the picture and its text.
 
     figure, text: what is shown now; both are also what stands in for the panel where no kernel runs (GitHub, nbviewer).
+    The figure is drawn when it is asked for: what is on the screen may be markup that takes far less time.
     """
 
     def __init__(self, controls: Sequence[w.Widget], views: Sequence[w.Widget] = ()):
-        self.figure: Figure | None = None
+        self._draw_figure: Callable[[], Figure | None] = lambda: None
         self.text = "Nothing has been drawn yet."
         self.status, self.error = w.HTML(), w.HTML()
-        self.picture, self.caption = w.HTML(), w.HTML()
+        self.picture, self.caption = w.HTML(layout=w.Layout(width="100%")), w.HTML()
         self.cancel = w.Button(description="Cancel", disabled=True, tooltip="Stop what is being decoded")
         self.cancel.on_click(lambda _: self.stop())
         self._stop, self._thread = threading.Event(), None
@@ -48,21 +50,31 @@ class Panel(w.VBox):
 
     # --- pictures ---
 
-    def show_picture(self, figure: Figure, text: str, place: w.HTML | None = None) -> None:
-        """Put a figure and its text on the screen. In `place`, it is one of several and not the panel's own."""
-        if place is None:
-            self.figure, self.text = figure, text
-            self.caption.value = f"<p>{html.escape(text)}</p>"
-        (place or self.picture).value = image(figure, text)
+    @property
+    def figure(self) -> Figure | None:
+        with DRAWING:
+            return self._draw_figure()
+
+    def tell(self, text: str, draw: Callable[[], Figure | None] = lambda: None) -> None:
+        """The line of text under the picture, and what draws the figure that both stand for."""
+        self.text, self._draw_figure = text, functools.cache(draw)
+        self.caption.value = f'<p style="line-height: 1.4">{html.escape(text)}</p>'
+
+    def show_picture(self, figure: Figure, text: str) -> None:
+        """Put a figure and its text on the screen."""
+        self.picture.value = image(figure, text)
+        self.tell(text, lambda: figure)
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         """The widget, and beside it a PNG and a line of text for where widgets do not run."""
         data = super()._repr_mimebundle_(**kwargs) or {}
         data["text/plain"] = self.text
-        if self.figure is None:
+        figure = self.figure
+        if figure is None:
             return data, {}
-        data["image/png"] = base64.b64encode(small_png(self.figure)).decode()
-        return data, {"image/png": {"alt": self.text}}
+        data["image/png"] = base64.b64encode(small_png(figure)).decode()
+        width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
+        return data, {"image/png": {"alt": self.text, "width": width, "height": height}}
 
     def show(self) -> None:
         """Display the panel, and its claim under it as under every figure."""
@@ -129,21 +141,13 @@ class Panel(w.VBox):
         return self
 
 
-def image(figure: Figure, text: str, height: str = "44em") -> str:
+def image(figure: Figure, text: str) -> str:
     """An <img> of the figure in a box that scrolls, with alternative text."""
-    data = base64.b64encode(png_once(figure)).decode()
-    label = html.escape(text, quote=True)
-    box = f"overflow: auto; max-height: {height}; background: white; color: black"
-    return (
-        f'<div style="{box}" tabindex="0" role="group" aria-label="picture"><img alt="{label}" style="max-width: none" '
-        f'src="data:image/png;base64,{data}"></div>'
+    data = base64.b64encode(png_of(figure)).decode()
+    picture = (
+        f'<img alt="{html.escape(text)}" style="max-width: 100%; height: auto" src="data:image/png;base64,{data}">'
     )
-
-
-@functools.lru_cache(48)
-def png_once(figure: Figure) -> bytes:
-    """The figure as PNG; a figure that is shown again is not rendered again."""
-    return png_of(figure)
+    return framed(picture, "picture")
 
 
 def error_box(error: Exception) -> str:
@@ -158,11 +162,14 @@ def error_box(error: Exception) -> str:
 def slider(kind: type, description: str, value, low, high, step, **more) -> w.Widget:
     """A slider that reports when it is let go, not on its way: what it changes takes a while."""
     return kind(value=value, min=low, max=high, step=step, description=description, continuous_update=False,
-                style=WIDE, **more)  # fmt: skip
+                style=WIDE, layout=w.Layout(width="26em"), **more)  # fmt: skip
 
 
 def table(rows: dict[str, str]) -> str:
     """Names and values as a small HTML table."""
-    cells = "".join(f"<tr><th style='text-align: left; padding-right: 1em'>{html.escape(name)}</th>"
-                    f"<td>{html.escape(value)}</td></tr>" for name, value in rows.items())  # fmt: skip
-    return f"<table>{cells}</table>"
+    left = 'style="text-align: left; vertical-align: top; padding-right: 1em"'
+    cells = "".join(
+        f"<tr><th {left}>{html.escape(name)}</th><td {left}>{html.escape(value)}</td></tr>"
+        for name, value in rows.items()
+    )
+    return f'<table style="line-height: 1.4">{cells}</table>'

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 
 from fspad_ref.show.explorer.stages import LOOKS, SIGNS, StageView
-from fspad_ref.show.lossless_plots import DARK, _rows
-from fspad_ref.show.plots import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, styled
+from fspad_ref.show.plots import BLACK, BLUE, DARK, GREY, ORANGE, SKY, VERMILION, styled
+from fspad_ref.show.tree_layout import tree_rows
 from fspad_ref.show.tree_plots import probability, short
 
 COLUMN, ROW = 1.5, 0.42  # inches a level and a leaf take
@@ -26,13 +26,18 @@ SLOTS = 16  # cache slots a line
 DPI = 100
 
 
+def layout(one: StageView) -> tuple[list[float], float, float]:
+    """The height of every node in leaves, and the picture's size in inches; places left free are counted."""
+    rows = tree_rows([*one.parent, *one.room])
+    levels = max([max(one.depth) + 1, *(one.depth[up] + 2 for up in one.room)])
+    return rows, max(COLUMN * levels, 7.2), ROW * (max(rows) + 1) + TOP + BOTTOM
+
+
 @styled
 def stage_tree(one: StageView, selected: int | None = None, title: str = "") -> Figure:
     """The tree from left to right. In a box: number, token, probability of the path to it (exp of its path score);
     below: q, p and the token drawn there, as far as they are known. `selected` has a ring."""
-    rows, levels = _rows([*one.parent, *one.room]), max(one.depth) + 1
-    levels = max([levels, *(one.depth[up] + 2 for up in one.room)])
-    width, height = max(COLUMN * levels, 7.2), ROW * (max(rows) + 1) + TOP + BOTTOM
+    rows, width, height = layout(one)
     figure = Figure(figsize=(width, height), dpi=DPI)
     axes = figure.add_axes((0, BOTTOM / height, 1, 1 - (TOP + BOTTOM) / height))
     axes.set(xlim=(-0.5, width / COLUMN - 0.5), ylim=(max(rows) + 0.5, -0.5))
@@ -97,6 +102,11 @@ def _legend(figure: Figure, one: StageView) -> None:
 # --- mask and cache --------------------------------------------------------------------------------------------------
 
 
+def mask_side(count: int) -> float:
+    """Inches that the mask of so many nodes takes."""
+    return min(5.2, max(2.4, 0.2 * count))
+
+
 def mask_cells(one: StageView) -> np.ndarray:
     """(nodes, 1 + nodes): 3 the prefix, 2 the node itself, 1 above it, 0 hidden from it."""
     count = one.nodes
@@ -114,7 +124,7 @@ def mask_cells(one: StageView) -> np.ndarray:
 def stage_mask(one: StageView, selected: int | None = None) -> Figure:
     """What every node may attend to, a row a node; below it the cache: while the tree is judged, and afterwards."""
     count = one.nodes
-    side, lines = min(5.2, max(2.4, 0.2 * count)), 1 + math.ceil(count / SLOTS)
+    side, lines = mask_side(count), 1 + math.ceil(count / SLOTS)
     strips = 0.32 * (lines + 1 + math.ceil(max(len(one.kept), 1) / SLOTS)) + 0.6
     width, height = max(side + 0.9, 6.0), side + strips + 1.35
     figure = Figure(figsize=(width, height), dpi=DPI)

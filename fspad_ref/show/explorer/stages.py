@@ -207,3 +207,13 @@ def node_numbers(run: Run, number: int, node: int, words: Words) -> dict[str, st
         "cache slot during the pass": str(one.slots[0] + node),
         "cache slot afterwards": str(one.slots[0] + one.path.index(node)) if node in one.path else "forgotten",
     }
+
+
+def tips(run: Run, number: int, one: StageView, words: Words) -> list[str]:
+    """One text a node of the view, several lines each: all its numbers, or before reranking what the draft knows."""
+    if one.numbered:
+        every = (node_numbers(run, number, node, words) for node in range(one.nodes))
+        told = ["\n".join(f"{name}: {value}" for name, value in numbers.items()) for numbers in every]
+        return told + [f"the bonus token: {short(one.text[-1])}, {one.under[-1]}"] * one.extra
+    rows = zip(one.text, one.under, one.score, strict=True)
+    return [f"{short(text)}\n{under}\npath score, sum of log q: {score:.4f}" for text, under, score in rows]

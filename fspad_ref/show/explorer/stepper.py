@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 import ipywidgets as w
 
+from fspad_ref.show.explorer.markup import framed
 from fspad_ref.show.explorer.panels import Panel, slider, table
-from fspad_ref.show.explorer.runs import Memory, Run
-from fspad_ref.show.explorer.stage_plots import stage_mask, stage_tree
-from fspad_ref.show.explorer.stages import node_numbers, stage_claim, stage_names, stage_view
+from fspad_ref.show.explorer.runs import Run
+from fspad_ref.show.explorer.stage_plots import stage_tree
+from fspad_ref.show.explorer.stage_svg import mask_svg, tree_svg
+from fspad_ref.show.explorer.stages import node_numbers, stage_claim, stage_names, stage_view, tips
 from fspad_ref.show.tree_plots import short
 
-MOST = 24  # pictures that are kept
+NOBODY = -1
+NONE = ("none", NOBODY)
 
 
 class TreeStepper(Panel):
@@ -24,19 +27,18 @@ class TreeStepper(Panel):
 
     def __init__(self, run: Run, words: Callable[[int], str] = str):
         self.words, self._moving = words, False
-        self.trees, self.masks = Memory(MOST), Memory(MOST)
         self.previous = w.Button(description="◀ previous", tooltip="One stage back")
         self.next = w.Button(description="next ▶", tooltip="One stage on")
         self.play = w.Play(value=0, min=0, max=1, interval=1500, description="play")
         self.round = slider(w.IntSlider, "round", 1, 1, 1, 1)
         self.stage = w.Dropdown(options=["accept"], description="stage")
-        self.node = w.Dropdown(options=[("none", None)], description="node")
+        self.node = w.Dropdown(options=[NONE], description="node")
         self.numbers, self.mask = w.HTML(), w.HTML()
-        beside = w.VBox([self.mask, self.numbers])
+        beside = w.VBox([self.mask, self.numbers], layout=w.Layout(flex="4 1 28em", min_width="0px"))
         buttons = w.HBox([self.previous, self.next, self.play])
         choices = w.HBox([self.round, self.stage, self.node], layout=w.Layout(flex_flow="row wrap"))
         super().__init__([buttons, choices])
-        self.picture.layout.max_width = "100%"
+        self.picture.layout = w.Layout(flex="5 1 34em", min_width="0px")
         views = w.HBox([self.picture, beside], layout=w.Layout(flex_flow="row wrap"))
         self.children = [view if view is not self.picture else views for view in self.children]
         self.previous.on_click(lambda _: self._go(self.place - 1))
@@ -67,8 +69,8 @@ class TreeStepper(Panel):
             finally:
                 self._moving = False
             if not run.rounds:
-                self.text = "The text ended with its first token: there was no round."
-                self.caption.value = self.text
+                self.tell("The text ended with its first token: there was no round.")
+                self.picture.value = self.mask.value = self.numbers.value = ""
                 return
         self._go(0)
 
@@ -88,20 +90,20 @@ class TreeStepper(Panel):
     def _list_nodes(self) -> None:
         one, chosen = self.run.rounds[self.round.value - 1], self.node.value
         tokens = one.tree.token.tolist()
-        options = [("none", None), *((f"{v}: {short(self.words(t))}", v) for v, t in enumerate(tokens))]
+        options = [NONE, *((f"{v}: {short(self.words(t))}", v) for v, t in enumerate(tokens))]
         if options != list(self.node.options):
             self.node.options = options
-            self.node.value = chosen if chosen is not None and chosen < len(tokens) else None
+            self.node.value = chosen if chosen < len(tokens) else NOBODY
 
     def _draw(self) -> None:
         with self.guard():
             number, node = self.round.value - 1, self.node.value
             view = stage_view(self.run, number, self.stage.value, self.words)
-            self.view, ring = view, node if view.numbered else None
+            self.view, ring = view, node if view.numbered and node != NOBODY else None
             title = f"Round {number + 1} of {len(self.run.rounds)}: {self.stage.value}"
             text = f"Round {number + 1}. {stage_claim(view)}"
-            key = self.run.settings, number, view.name, ring  # going back and forth draws nothing twice
-            self.show_picture(self.trees.get(key, lambda: stage_tree(view, ring, title)), text)
-            masked = self.masks.get(key, lambda: stage_mask(view, ring))
-            self.show_picture(masked, f"Ancestor mask and cache. {text}", self.mask)
-            self.numbers.value = "" if node is None else table(node_numbers(self.run, number, node, self.words))
+            told = tips(self.run, number, view, self.words)
+            self.picture.value = framed(tree_svg(view, ring, title, told, text), "the tree")
+            self.mask.value = framed(mask_svg(view, ring, f"Ancestor mask and cache. {text}"), "mask and cache")
+            self.tell(text, lambda: stage_tree(view, ring, title))
+            self.numbers.value = "" if node == NOBODY else table(node_numbers(self.run, number, node, self.words))

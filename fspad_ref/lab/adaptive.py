@@ -1,0 +1,129 @@
+"""An adaptive stop: end a tree's expansion when its next level no longer pays.
+
+Decoding is a row of rounds, and what counts is tokens a second, rho = E[tokens of a round] / E[seconds of a round]. A
+rule makes that quotient largest if and only if it makes E[tokens] - rho E[seconds] largest (Dinkelbach, 1967): at the
+optimum a second is worth rho tokens. With F_d the frontier of level d, which the next draft forward would extend, and
+s_v a node's score,
+
+    gain of a level    at most S_d = sum over v in F_d of exp(s_v): the draft's own probability that the text passes
+                       the frontier (paths of one length exclude each other) and so can win a token below it
+    price of a level   its seconds times their worth: t_level rho = t_level tau / t_round tokens
+
+    grow level d + 1   if and only if   S_d >= least_gain,   least_gain = t_level tau / t_round
+
+S_d never rises with d, since a node's children share its probability: once a level does not pay, no deeper one does,
+and looking one level ahead is enough. S_d is generous: the next level is cut to k children a node, reranking puts them
+in the place of other nodes, and a draft may be too sure of itself. So thresholds above the price are worth a trial.
+
+Lossless as before, for the tree is a function of text and draft, never of what the target draws. One price stands in
+no formula: the host has to see S_d, so it waits for the device once a level. That is why the stop is an option beside
+`tree.expand`, which tells the host nothing, and why it cannot be part of a CUDA graph.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fspad_ref.cache import KVCache
+from fspad_ref.draft import Draft
+from fspad_ref.errors import ConfigError
+from fspad_ref.lab.costs import Costs
+from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, rerank, top_children
+
+
+@dataclass(frozen=True)
+class AdaptiveTree(DynamicTree):
+    """EAGLE-2's trees, grown as deep as it pays; stands in a draft's place in `speculative_generate`.
+
+    Args:
+        draft, shape: as for DynamicTree; shape.depth is the deepest that is tried.
+        least_gain: in tokens, the S_d below which level d + 1 is not grown; 0 grows every tree whole.
+        grown: filled while decoding: how many trees took how many draft forwards after their first.
+
+    The host waits for the device before every draft forward but the first: at most shape.depth times a round. A tree
+    has fewer than shape.total_tokens nodes where its levels have scored fewer.
+
+    Raises ConfigError for a least_gain that is negative or NaN.
+    """
+
+    least_gain: float = 0.0
+    grown: Counter[int] = field(default_factory=Counter, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.least_gain >= 0:
+            raise ConfigError(f"expected least_gain >= 0 tokens, found {self.least_gain!r}. Set it to 0 or more.")
+
+    def start(self, longest: int) -> Grow:
+        cache = self.draft.new_cache(longest + self.shape.depth * self.shape.top_k)
+
+        @torch.no_grad()
+        def grow(features: Float[Tensor, "1 new hidden"], token_ids: Int[Tensor, "1 new_plus_1"]) -> DraftTree:
+            out = self.draft(features, token_ids[:, 1:], cache=cache)
+            prefix = cache.length
+            nodes, depth = expand_while_it_pays(self.draft, out.logit_feature[0, -1], out.aligned_feature[0, -1],
+                                                self.shape, cache, self.least_gain)  # fmt: skip
+            self.grown[depth] += 1
+            cache.truncate(prefix)
+            return rerank(token_ids[0, -1], *nodes, self.shape)
+
+        return grow
+
+
+def expand_while_it_pays(
+    draft: Draft,
+    logit_feature: Float[Tensor, "hidden"],
+    aligned_feature: Float[Tensor, "hidden"],
+    config: TreeConfig,
+    cache: KVCache,
+    least_gain: float,
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], int]:
+    """`tree.expand` with a look at S_d before each of its draft forwards: (what expand returns, forwards done).
+
+    The same steps as there, to the bit: with least_gain = 0 both return the same.
+    """
+    k, prefix, device = config.top_k, cache.length, logit_feature.device
+    scores, tokens = top_children(draft, logit_feature, k)  # (k,): level 1, the first frontier
+    levels = [(tokens, torch.zeros_like(tokens), torch.ones_like(tokens), scores)]
+    index = torch.arange(1, k + 1, device=device)  # where the frontier stands among all nodes
+    feature, eye = aligned_feature.expand(1, k, -1), torch.eye(k, dtype=torch.bool, device=device)  # (1, k, D)
+    visible = eye  # (k, entries): what of the tree each frontier node sees
+    for step in range(config.depth):
+        if float(scores.exp().sum()) < least_gain:  # S_d, the one look of this level
+            return _joined(levels), step
+        mask = F.pad(visible, (prefix, 0), value=True)[None, None]
+        positions = torch.full((1, k), prefix + step, device=device)
+        out = draft(feature, tokens[None], mask, positions=positions, cache=cache)
+        log_q, token = top_children(draft, out.logit_feature[0], k)  # (k, k)
+        candidates = (scores[:, None] + log_q).flatten()  # (k * k,) path scores
+        depth = torch.full_like(token.flatten(), step + 2)
+        levels.append((token.flatten(), index.repeat_interleave(k), depth, candidates))
+        scores, best = (part[:k] for part in candidates.sort(descending=True, stable=True))
+        tokens, came_from = token.flatten()[best], best // k
+        feature, visible = out.aligned_feature[:, came_from], torch.cat((visible[came_from], eye), dim=1)
+        index = 1 + k + step * k**2 + best
+    return _joined(levels), config.depth
+
+
+def _joined(levels: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    token, parent, depth, score = (torch.cat(part) for part in zip(*levels, strict=True))
+    return token, parent, depth, score
+
+
+def price_of_a_level(costs: Costs, tree: TreeConfig, tau: float) -> float:
+    """t_level tau / t_round, in tokens: the least_gain that the module's equation asks for.
+
+    Args:
+        costs: of this machine, measured for tree.top_k and tree.total_tokens.
+        tau: of fixed trees of this size; the adaptive stop moves tokens a second by little, hence the price by little.
+    """
+    a_round = costs.drafting(tree, tau) + costs.verify(tree.total_tokens) + costs.overhead(tree)
+    return level_seconds(costs, tree) * tau / a_round
+
+
+def level_seconds(costs: Costs, tree: TreeConfig) -> float:
+    """t_level: a draft forward over the frontier, its heads, and the expansion's own work."""
+    return costs.draft(tree.top_k) + costs.head(tree.top_k) + costs.level(tree.top_k)
