@@ -23,6 +23,7 @@ RECORDED = {
     "stages": "where the time of a round goes",
     "tune": "the tree size that is fastest on that machine",
     "calibration": "tau under the tree of the EAGLE-2 paper",
+    "adaptive": "the adaptive stop against the fixed tree, seconds",
     "bench": "the shipped drafts in the real loop, a few questions a task",
     "goals": "what was aimed at, what was measured",
 }
