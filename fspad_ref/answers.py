@@ -110,8 +110,9 @@ def answer_batch(
     """The model's answers to prompts of any length, each up to and including its end token, or `limit` tokens long."""
     width = max(map(len, prompts))
     # Padding stands on the left, so that every answer begins at `width`.
-    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=model.device)  # (B, T)
-    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    device = model.get_input_embeddings().weight.device  # model.device may be that of an offloaded layer
+    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=device)  # (B, T)
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     # Stated in full: what is left out comes from the model's own generation settings.
     text = model.generate(ids, attention_mask=seen, max_new_tokens=limit, eos_token_id=eos, pad_token_id=eos,

@@ -81,19 +81,36 @@ def marked_ids(tokenizer: Any, messages: Messages) -> tuple[list[int], list[bool
 
 
 def _says_where_answers_are(tokenizer: Any) -> bool:
+    return getattr(tokenizer, "is_fast", False) and bool(re.search(_tag("generation"), _template(tokenizer)))
+
+
+def _tag(name: str) -> str:
+    return rf"\{{%-?\s*{name}\s*-?%\}}"
+
+
+def _template(tokenizer: Any) -> str:
     template = tokenizer.chat_template
-    if isinstance(template, Mapping):  # several, by name
-        template = template.get("default", "")
-    return getattr(tokenizer, "is_fast", False) and bool(re.search(r"\{%-?\s*generation\s*-?%\}", template))
+    return template.get("default", "") if isinstance(template, Mapping) else template  # several, by name
+
+
+def _written_blocks(tokenizer: Any, messages: Messages) -> int:
+    """How many {% generation %} blocks the messages make: a sign is put into each, and counted."""
+    template = re.sub(_tag("generation"), "\\g<0>{{ '\uE000' }}", _template(tokenizer))
+    return _apply(tokenizer, messages, chat_template=template, tokenize=False).count("\uE000")
 
 
 def _marked_by_the_template(tokenizer: Any, messages: Messages) -> tuple[list[int], list[bool]]:
     found = _apply(tokenizer, messages, return_dict=True, return_assistant_tokens_mask=True)
     ids, marks = list(found["input_ids"]), list(map(bool, found["assistant_masks"]))
-    if not any(marks):
+    # A block that is empty, or begins or ends in a space of which the tokenizer makes no token, has no first or last
+    # token. transformers then marks nothing from there on, or everything.
+    blocks = _written_blocks(tokenizer, messages)
+    stretches = sum(mark and not before for before, mark in zip([False, *marks], marks, strict=False))
+    if not stretches or stretches != blocks:
         raise InputError(
-            f"expected the {{% generation %}} blocks of the chat template to mark the answers among {len(ids)} tokens, "
-            "found none marked; give the tokenizer a template whose blocks enclose message.content, or remove them"
+            f"expected the {blocks} {{% generation %}} blocks of the chat template to mark an answer each, found "
+            f"{stretches} marked; let the blocks enclose message.content, no answer be empty and no block begin or end "
+            "in a space that the tokenizer drops, or remove the blocks from the template"
         )
     return ids, _up_to_the_end(ids, marks, tokenizer.eos_token_id)
 

@@ -92,6 +92,7 @@ def grow_tree(
     token_ids: Int[Tensor, "1 seq_plus_1"],
     config: TreeConfig,
     cache: KVCache | None = None,
+    go_on: Callable[[Tensor], bool] | None = None,
 ) -> DraftTree:
     """The draft tree that continues `token_ids`.
 
@@ -101,6 +102,7 @@ def grow_tree(
         config: the tree's size.
         cache: the draft's keys and values of *earlier* pairs; then features and token_ids hold only the new ones
             (token_ids still one more). On return it holds all pairs on true features, and nothing of the tree.
+        go_on: see `expand`.
     """
     if config.top_k > draft.config.vocab_size:
         raise ConfigError(
@@ -111,7 +113,7 @@ def grow_tree(
         cache = draft.new_cache(features.shape[1] + config.depth * config.top_k)
     out = draft(features, token_ids[:, 1:], cache=cache)
     prefix = cache.length
-    nodes = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache)
+    nodes = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache, go_on)
     cache.truncate(prefix)  # the tree's own entries stand on guessed features
     return rerank(token_ids[0, -1], *nodes, config)
 
@@ -122,10 +124,12 @@ def expand(
     aligned_feature: Float[Tensor, "hidden"],
     config: TreeConfig,
     cache: KVCache,
+    go_on: Callable[[Tensor], bool] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Score k + depth k^2 nodes, level by level: (token, parent, depth, score), each (capacity - 1,), level order.
 
-    Parents count the root as 0 and the first scored node as 1.
+    Parents count the root as 0 and the first scored node as 1. go_on: the frontier's path scores, (k,) -> whether
+    another level is to be grown; None always grows all, and tells the host nothing (lab/adaptive.py has a rule).
     """
     k, prefix, device = config.top_k, cache.length, logit_feature.device
     scores, tokens = top_children(draft, logit_feature, k)  # (k,): level 1, the first frontier
@@ -134,6 +138,8 @@ def expand(
     feature = aligned_feature.expand(1, k, -1)  # (1, k, D)
     visible = torch.eye(k, dtype=torch.bool, device=device)  # (k, entries): what of the tree each frontier node sees
     for step in range(config.depth):
+        if go_on is not None and not go_on(scores):
+            break
         mask = F.pad(visible, (prefix, 0), value=True)[None, None]  # and all of the prefix
         positions = torch.full((1, k), prefix + step, device=device)
         out = draft(feature, tokens[None], mask, positions=positions, cache=cache)
@@ -149,7 +155,7 @@ def expand(
         index = 1 + k + step * k**2 + best
     token, parent, score = (torch.cat(part) for part in zip(*levels, strict=True))
     depth = torch.ones(k, dtype=torch.long, device=device)
-    later = torch.arange(2, config.levels + 1, device=device).repeat_interleave(k**2)
+    later = torch.arange(2, len(levels) + 1, device=device).repeat_interleave(k**2)
     return token, parent, torch.cat((depth, later)), score
 
 

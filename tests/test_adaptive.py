@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fspad_ref import SamplingConfig, Target, TreeConfig, autoregressive_generate, grow_tree, speculative_generate
 from fspad_ref.corpus import write_questions
 from fspad_ref.errors import ConfigError
-from fspad_ref.lab.adaptive import AdaptiveTree, expand_while_it_pays, price_of_a_level
+from fspad_ref.lab.adaptive import AdaptiveTree, Pays, price_of_a_level
 from fspad_ref.lab.adaptive_bench import (
     AdaptiveConfig,
     Stopwatch,
@@ -45,7 +45,8 @@ def expansions(target, draft, least_gain, config=CONFIG):
     prefix, feature = cache.length, (out.logit_feature[0, -1], out.aligned_feature[0, -1])
     whole = expand(draft, *feature, config, cache)
     cache.truncate(prefix)
-    return whole, *expand_while_it_pays(draft, *feature, config, cache, least_gain)
+    pays = Pays(least_gain)
+    return whole, expand(draft, *feature, config, cache, pays), pays.forwards
 
 
 def frontier_mass(scored, level: int, k: int) -> float:

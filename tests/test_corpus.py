@@ -96,8 +96,23 @@ def test_a_marking_template_may_rewrite_earlier_turns():
 
 def test_a_template_that_marks_nothing_is_refused():
     empty = PLAIN + "{% generation %}{% endgeneration %}"
-    with pytest.raises(InputError, match="generation.*to mark the answers.*found none.*enclose message.content"):
+    with pytest.raises(InputError, match="generation.*to mark an answer each.*found 0 marked.*enclose message.content"):
         encode(DIALOGUE, tokenizer(empty))
+
+
+@pytest.mark.parametrize("block", ["{% generation %} {{ m.content }}", "{% generation %}{{ m.content }} "])
+def test_a_block_that_begins_or_ends_in_a_dropped_space_is_refused(block):
+    """transformers finds no token for the space, and from there on marks nothing, or all."""
+    spaced = MARKING.replace("{% generation %}{{ m.content }}INSIDE", block).replace("BEHIND", "{{ '<|end|>' }}")
+    with pytest.raises(InputError, match="the 2 {% generation %} blocks.*found [01].*space that the tokenizer drops"):
+        encode(DIALOGUE, tokenizer(spaced))
+
+
+def test_an_empty_answer_between_marks_is_refused():
+    """transformers would mark everything behind it, the user's words too."""
+    template = MARKING.replace("INSIDE", "").replace("BEHIND", "{{ '<|end|>' }}")
+    with pytest.raises(InputError, match="the 2 {% generation %} blocks.*found 1 marked.*no answer be empty"):
+        encode(Dialogue((("one", ""), ("two", "three"))), tokenizer(template))
 
 
 def test_a_system_message_reaches_the_template():

@@ -19,7 +19,7 @@ from fspad_ref.lab.estimate import estimate, spoken
 from fspad_ref.lab.recordings import record_all
 from fspad_ref.lab.statistics import paired_difference
 from fspad_ref.lab.study import StudyConfig, measure, study
-from fspad_ref.lab.trainings import fresh, trained
+from fspad_ref.lab.trainings import new_draft, trained
 from fspad_ref.train import TrainConfig, train
 
 KINDS = ("eagle", "fs", "pad", "fspad", "eagle_wide")
@@ -103,14 +103,14 @@ def test_differences_are_paired_by_seed(results):
 
 
 def test_drafts_of_a_seed_are_paired_and_seeds_differ(target):
-    a, b, other = fresh("fs", target, 3), fresh("fs", target, 3), fresh("fs", target, 4)
+    a, b, other = new_draft("fs", target, 3), new_draft("fs", target, 3), new_draft("fs", target, 4)
     assert torch.equal(a.fuse.weight, b.fuse.weight) and not torch.equal(a.fuse.weight, other.fuse.weight)
 
 
 def test_the_widened_eagle_is_as_large_as_fspad(target, results):
     size = {draft["method"]: draft["parameters"] for draft in results["drafts"]}
     assert abs(size["eagle_wide"] - size["fspad"]) <= target.config.hidden_size < size["fspad"] - size["eagle"]
-    wide = fresh("eagle_wide", target)
+    wide = new_draft("eagle_wide", target)
     assert wide.config.kind == "eagle" and sum(p.numel() for p in wide.parameters()) == size["eagle_wide"]
 
 

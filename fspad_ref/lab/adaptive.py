@@ -16,23 +16,19 @@ and looking one level ahead is enough. S_d is generous: the next level is cut to
 in the place of other nodes, and a draft may be too sure of itself. So thresholds above the price are worth a trial.
 
 Lossless as before, for the tree is a function of text and draft, never of what the target draws. One price stands in
-no formula: the host has to see S_d, so it waits for the device once a level. That is why the stop is an option beside
-`tree.expand`, which tells the host nothing, and why it cannot be part of a CUDA graph.
+no formula: the host has to see S_d, so it waits for the device once a level. That is why the stop is an option of
+`tree.expand`, which tells the host nothing without it, and why it cannot be part of a CUDA graph.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fspad_ref.cache import KVCache
-from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
 from fspad_ref.lab.costs import Costs
-from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, rerank, top_children
+from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, grow_tree
 
 
 @dataclass(frozen=True)
@@ -60,57 +56,26 @@ class AdaptiveTree(DynamicTree):
     def start(self, longest: int) -> Grow:
         cache = self.draft.new_cache(longest + self.shape.depth * self.shape.top_k)
 
-        @torch.no_grad()
         def grow(features: Float[Tensor, "1 new hidden"], token_ids: Int[Tensor, "1 new_plus_1"]) -> DraftTree:
-            out = self.draft(features, token_ids[:, 1:], cache=cache)
-            prefix = cache.length
-            nodes, depth = expand_while_it_pays(self.draft, out.logit_feature[0, -1], out.aligned_feature[0, -1],
-                                                self.shape, cache, self.least_gain)  # fmt: skip
-            self.grown[depth] += 1
-            cache.truncate(prefix)
-            return rerank(token_ids[0, -1], *nodes, self.shape)
+            pays = Pays(self.least_gain)
+            tree = grow_tree(self.draft, features, token_ids, self.shape, cache, pays)
+            self.grown[pays.forwards] += 1
+            return tree
 
         return grow
 
 
-def expand_while_it_pays(
-    draft: Draft,
-    logit_feature: Float[Tensor, "hidden"],
-    aligned_feature: Float[Tensor, "hidden"],
-    config: TreeConfig,
-    cache: KVCache,
-    least_gain: float,
-) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], int]:
-    """`tree.expand` with a look at S_d before each of its draft forwards: (what expand returns, forwards done).
+@dataclass
+class Pays:
+    """The rule, as `tree.expand` asks it before each of its draft forwards; counts the forwards that it allows."""
 
-    The same steps as there, to the bit: with least_gain = 0 both return the same.
-    """
-    k, prefix, device = config.top_k, cache.length, logit_feature.device
-    scores, tokens = top_children(draft, logit_feature, k)  # (k,): level 1, the first frontier
-    levels = [(tokens, torch.zeros_like(tokens), torch.ones_like(tokens), scores)]
-    index = torch.arange(1, k + 1, device=device)  # where the frontier stands among all nodes
-    feature, eye = aligned_feature.expand(1, k, -1), torch.eye(k, dtype=torch.bool, device=device)  # (1, k, D)
-    visible = eye  # (k, entries): what of the tree each frontier node sees
-    for step in range(config.depth):
-        if float(scores.exp().sum()) < least_gain:  # S_d, the one look of this level
-            return _joined(levels), step
-        mask = F.pad(visible, (prefix, 0), value=True)[None, None]
-        positions = torch.full((1, k), prefix + step, device=device)
-        out = draft(feature, tokens[None], mask, positions=positions, cache=cache)
-        log_q, token = top_children(draft, out.logit_feature[0], k)  # (k, k)
-        candidates = (scores[:, None] + log_q).flatten()  # (k * k,) path scores
-        depth = torch.full_like(token.flatten(), step + 2)
-        levels.append((token.flatten(), index.repeat_interleave(k), depth, candidates))
-        scores, best = (part[:k] for part in candidates.sort(descending=True, stable=True))
-        tokens, came_from = token.flatten()[best], best // k
-        feature, visible = out.aligned_feature[:, came_from], torch.cat((visible[came_from], eye), dim=1)
-        index = 1 + k + step * k**2 + best
-    return _joined(levels), config.depth
+    least_gain: float
+    forwards: int = 0
 
-
-def _joined(levels: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    token, parent, depth, score = (torch.cat(part) for part in zip(*levels, strict=True))
-    return token, parent, depth, score
+    def __call__(self, scores: Float[Tensor, "nodes"]) -> bool:
+        pays = float(scores.exp().sum()) >= self.least_gain  # S_d, the one look of this level
+        self.forwards += pays
+        return pays
 
 
 def price_of_a_level(costs: Costs, tree: TreeConfig, tau: float) -> float:

@@ -11,7 +11,7 @@ from fspad_ref.corpus import Question, prompt_ids
 from fspad_ref.lab.lockstep import replay_many
 from fspad_ref.lab.many import answer_many
 from fspad_ref.lab.recordings import Recording
-from fspad_ref.lab.trainings import fresh, missing
+from fspad_ref.lab.trainings import missing, new_draft
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 
@@ -36,7 +36,7 @@ def estimate(
     answers, recording = _timed(lambda: answer_many(target, prompts, law, TRIAL, eos))
     recordings = [Recording(0, "trial", 0, 0.0, prompt, tokens, features)
                   for prompt, (tokens, features) in zip(prompts, answers, strict=True)]  # fmt: skip
-    draft = fresh(config.kinds[-1], target).eval()
+    draft = new_draft(config.kinds[-1], target).eval()
     rounds, replaying = _timed(lambda: replay_many(draft, recordings, config.tree, config.batch, _silent))
     a_round = replaying / max(1, max(map(len, rounds)))  # of a whole batch
     rest = [missing(drafts / f"seed-{seed}", config.kinds) for seed in range(config.seeds)]

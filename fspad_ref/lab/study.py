@@ -34,7 +34,7 @@ from fspad_ref.lab.provenance import code_hash, digest, fingerprint, jsonable, k
 from fspad_ref.lab.recordings import Recording, record_all, recording_key
 from fspad_ref.lab.replay import n_alpha
 from fspad_ref.lab.statistics import RESAMPLES, bootstrap_tau
-from fspad_ref.lab.trainings import BASE, Kind, fresh, trained, training_cost, training_key
+from fspad_ref.lab.trainings import BASE, Kind, new_draft, trained, training_cost, training_key
 from fspad_ref.target import Target
 from fspad_ref.train import TrainConfig
 from fspad_ref.tree import TreeConfig
@@ -202,7 +202,7 @@ def _check(recordings: Sequence[Recording], config: StudyConfig) -> None:
 
 
 def _of_draft(kind: Kind, target: Target) -> dict[str, Any]:
-    draft = fresh(kind, target)
+    draft = new_draft(kind, target)
     parameters = sum(weight.numel() for weight in draft.parameters())
     return {"method": kind, "parameters": parameters, "intermediate_size": draft.config.intermediate_size}
 

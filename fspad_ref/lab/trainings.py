@@ -34,8 +34,8 @@ BASE, WIDE = "eagle", "eagle_wide"
 CODE = ("batches", "draft", "learner", "loss", "processes", "recipe", "train")
 
 
-def fresh(kind: Kind, target: Target, seed: int = 0) -> Draft:
-    """An untrained draft of that kind, whose weights follow from the seed."""
+def new_draft(kind: Kind, target: Target, seed: int = 0) -> Draft:
+    """An untrained draft of that kind; equal seeds start the parts that kinds share from the same distribution."""
     sampling, alignment = KINDS[BASE if kind == WIDE else kind]
     width = widened(target.config.intermediate_size) if kind == WIDE else None
     with torch.random.fork_rng():
@@ -82,7 +82,7 @@ def trained(
     _collect(folder)
     if rest := missing(folder, kinds):
         training = replace(training, seed=training.seed + seed)
-        drafts = {kind: fresh(kind, target, training.seed) for kind in rest}
+        drafts = {kind: new_draft(kind, target, training.seed) for kind in rest}
         under_way = folder / f"training-{'+'.join(rest)}"
         with progress(total=training.steps, desc=f"train seed {seed}: {', '.join(rest)}", unit="step") as bar:
             train(features or target, drafts, dialogues, training, lambda now: bar.update(now.step - bar.n),
@@ -128,7 +128,7 @@ def training_cost(
 
     def measured() -> dict[str, Any]:
         spent, of_target = [0.0], [0.0]  # after each step
-        train(target, {kind: fresh(kind, target)}, dialogues, short,
+        train(target, {kind: new_draft(kind, target)}, dialogues, short,
               lambda now: (spent.append(now.seconds), of_target.append(now.target_seconds)))  # fmt: skip
         frozen = np.diff(of_target)
         medians = {"draft": float(np.median(np.diff(spent) - frozen)), "target": float(np.median(frozen))}

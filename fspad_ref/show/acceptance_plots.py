@@ -18,8 +18,19 @@ from fspad_ref.lab.comparison import CONTROL, MAIN, MEAN
 from fspad_ref.lab.statistics import Estimate
 from fspad_ref.show import alignment_plots
 from fspad_ref.show.cards import LABELS
-from fspad_ref.show.lossless_plots import DARK
-from fspad_ref.show.plots import BLACK, BLUE, CYCLE, HATCHES, MARKERS, SKY, VERMILION, Measure, acceptance_claim, styled
+from fspad_ref.show.plots import (
+    BLACK,
+    BLUE,
+    CYCLE,
+    DARK,
+    HATCHES,
+    MARKERS,
+    SKY,
+    VERMILION,
+    Measure,
+    acceptance_claim,
+    styled,
+)
 
 Row = Mapping[str, Any]
 LOOKS = alignment_plots.LOOKS | {"eagle_wide": (BLUE, "P")}  # kind -> (colour, marker)

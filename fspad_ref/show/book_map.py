@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from fspad_ref.show.idea_plots import DARK, PLAIN, box
-from fspad_ref.show.plots import BLUE, GREEN, ORANGE, SKY, VERMILION, styled
+from fspad_ref.show.idea_plots import PLAIN, box
+from fspad_ref.show.plots import BLUE, DARK, GREEN, ORANGE, SKY, VERMILION, styled
 
 
 @dataclass(frozen=True)

@@ -246,14 +246,14 @@ def samples_section(answers: Sequence[dict]) -> str:
 
 
 def picture(root: Path) -> Path:
-    """Draw the README's picture from bench.json; returns its path."""
+    """Draw the README's picture from study.json: both sides of the claim and the control; returns its path."""
     from fspad_ref.show.plots import Measure, acceptance_bars  # the tables need no matplotlib
 
-    rows = [row for row in load_json(root / "data" / "results" / "bench.json")["summary"]
-            if row["method"] in ("eagle", "fspad")]  # fmt: skip
-    taus = [Measure(row["task"], LABELS[row["method"]], row["temperature"], row["tau"], row["tau_low"], row["tau_high"])
-            for row in rows]  # fmt: skip
-    path = root / "data" / "results" / "acceptance.png"
+    results = root / "data" / "results"
+    rows = load_json(results / "study.json")["taus"]
+    taus = [Measure(row["task"], LABELS[method], row["temperature"], **row["over_seeds"])
+            for method in (MAIN[1], CONTROL[1], MAIN[0]) for row in rows if row["method"] == method]  # fmt: skip
+    path = results / "acceptance.png"
     save_atomic(path, lambda partial: acceptance_bars(taus).savefig(partial, format="png", dpi=150))
     return path
 

@@ -21,8 +21,9 @@ from fspad_ref.draft import Draft
 from fspad_ref.generate import speculative_generate
 from fspad_ref.lab.bench import Summary, choose_questions, decode_questions, summarize, table
 from fspad_ref.lab.provenance import jsonable, provenance
+from fspad_ref.lab.trainings import new_draft
 from fspad_ref.resume import TrainRecord
-from fspad_ref.show.drafts import WorldDialogues, load_target, new_draft, progress
+from fspad_ref.show.drafts import WorldDialogues, load_target, progress
 from fspad_ref.show.plots import (
     Curve,
     Measure,

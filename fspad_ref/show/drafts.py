@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from tqdm.auto import tqdm
 
 from fspad_ref.answers import AnswerConfig
 from fspad_ref.batches import Encoded
 from fspad_ref.corpus import CATEGORIES, Dialogue, prompt_ids, read_dialogues
-from fspad_ref.draft import KINDS, Draft, DraftConfig
 from fspad_ref.errors import ConfigError, InputError
 from fspad_ref.lab.data import answered, world_dialogues
+from fspad_ref.lab.trainings import new_draft
 from fspad_ref.processes import Processes
 from fspad_ref.resume import TrainRecord
 from fspad_ref.target import Target
@@ -107,14 +106,6 @@ def load_target(
                           "run from the repository's top folder, or name another target")  # fmt: skip
     spread = {"device_map": device_map} if device_map else {}
     return Target.from_pretrained(path, device=device, dtype=dtype, chat_format=chat_format, **spread)
-
-
-def new_draft(kind: Kind, target: Target, seed: int = 0) -> Draft:
-    """A fresh draft of that kind; equal seeds start the parts that kinds share from the same distribution."""
-    sampling, alignment = KINDS[kind]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Draft(DraftConfig(feature_sampling=sampling, partial_alignment=alignment), target)
 
 
 def pace(record: TrainRecord) -> str:

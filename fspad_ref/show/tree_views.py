@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fspad_ref.show.lossless_plots import DARK
-from fspad_ref.show.plots import BLACK, GREY, SKY, YELLOW
+from fspad_ref.show.plots import BLACK, DARK, GREY, SKY, YELLOW
 from fspad_ref.tree import DraftTree
 
 Words = Callable[[int], str]  # token id -> its text
