@@ -13,8 +13,9 @@ from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, specu
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
 from fspad_ref.generate import Chooser
+from fspad_ref.lab import timings
 from fspad_ref.lab.costs import Costs, Curve, ideal_speedup, predict_speedup
-from fspad_ref.lab.timings import AFTER_ROUNDS, PLAIN_STEPS, _after, _plain_rest, measure_costs
+from fspad_ref.lab.timings import AFTER_ROUNDS, PLAIN_STEPS, Terms, _after, _plain_rest, measure_costs, measure_together
 from fspad_ref.verify import Verdict
 
 
@@ -120,6 +121,20 @@ def test_every_job_is_timed_alone_and_bursts_are_divided(target):
     assert (costs.plain, costs.prefill, costs.draft_prefill) == (1.0, 1.0, 1.0)
     assert costs.target.seconds == costs.draft.seconds == (1.0, 1.0)
     assert costs.plain_rest == 1 / 32 and costs.level(3) == 1 / 5 and costs.after(5) == pytest.approx(1 / 7)
+
+
+def test_the_jobs_of_several_rows_take_turns(target, monkeypatch):
+    """A machine that slows down slows all rows alike: no row is timed at a stretch."""
+    order, real = [], timings._jobs
+    logged = lambda prefix, job: lambda: [order.append(prefix), job()]  # noqa: E731
+    monkeypatch.setattr(timings, "_jobs", lambda target, draft, terms: {
+        key: (logged(terms.prefix, job), times) for key, (job, times) in real(target, draft, terms).items()
+    })  # fmt: skip
+    draft, small = tiny_draft(target), {"tree_sizes": (1,), "draft_rows": (1,)}
+    found = measure_together(target, {"a": (draft, Terms(5, **small)), "b": (draft, Terms(6, **small))}, repetitions=2)
+    assert [found[name].prefix for name in "ab"] == [5, 6]
+    jobs = len(order) // (2 * (timings.WARM_UP + 2))
+    assert order == ([5] * jobs + [6] * jobs) * (timings.WARM_UP + 2)
 
 
 def calls(run) -> list[str]:

@@ -19,9 +19,9 @@ from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
 from fspad_ref.lab.baselines import Method
 from fspad_ref.lab.bench import PLAIN, Answer, answer_with_all, summarize, warm_up
-from fspad_ref.lab.costs import ideal_speedup, predict_speedup
+from fspad_ref.lab.costs import Costs, ideal_speedup, predict_speedup
 from fspad_ref.lab.stages import profile_rounds
-from fspad_ref.lab.timings import measure_costs
+from fspad_ref.lab.timings import Terms, measure_together
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig
@@ -102,32 +102,34 @@ def model_rows(
     """The cost model held against the clock. trees: name of a method -> its draft and tree.
 
     All tasks pooled: measured is tokens a second over plain decoding's. predicted and ideal come from tau, the mean
-    length of an answer, and terms timed one by one; ideal has no overhead (costs.py).
+    length of an answer, and terms timed one by one, those of all rows in turn; ideal has no overhead (costs.py).
     """
-    rows = []
     middle = median_answers(answers)
-    for name, (draft, tree) in trees.items():
-        for temperature in config.temperatures:
-            plain, mine = ([a for a in middle if (a.method, a.temperature) == (method, temperature)]
-                           for method in (PLAIN, name))  # fmt: skip
-            tokens, tau = np.mean([a.tokens for a in mine]), _tau(mine)
-            costs = measure_costs(
-                target,
-                draft,
-                prefix=int(np.mean([a.prompt + a.tokens / 2 for a in mine])),
-                sampling=SamplingConfig(temperature, seed=config.seed),
-                tree_sizes=sorted({1, tree.total_tokens}),
-                draft_rows=sorted({1, 2, tree.top_k, *range(1, tree.levels + 3, 2), tree.levels + 2}),
-                repetitions=config.cost_repetitions,
-            )
-            measured = _rate(mine) / _rate(plain)
-            ideal = ideal_speedup(costs, tree, tau, float(tokens))
-            rows.append({
-                "method": name, "temperature": temperature, "tree": asdict(tree), "tau": tau, "tokens": float(tokens),
-                "measured": measured, "predicted": predict_speedup(costs, tree, tau, float(tokens)), "ideal": ideal,
-                "measured_of_ideal": measured / ideal, "costs": asdict(costs),
-            })  # fmt: skip
-    return rows
+    of = {(name, temperature): [a for a in middle if (a.method, a.temperature) == (name, temperature)]
+          for name in (PLAIN, *trees) for temperature in config.temperatures}  # fmt: skip
+    wanted = {}
+    for (name, temperature), mine in of.items():
+        if name != PLAIN:
+            draft, tree = trees[name]
+            rows = sorted({1, 2, tree.top_k, *range(1, tree.levels + 3, 2), tree.levels + 2})
+            prefix = int(np.mean([a.prompt + a.tokens / 2 for a in mine]))
+            law = SamplingConfig(temperature, seed=config.seed)
+            wanted[name, temperature] = draft, Terms(prefix, law, sorted({1, tree.total_tokens}), rows)
+    found = measure_together(target, wanted, config.cost_repetitions)
+    return [_model_row(name, temperature, trees[name][1], of[PLAIN, temperature], of[name, temperature], costs)
+            for (name, temperature), costs in found.items()]  # fmt: skip
+
+
+def _model_row(
+    name: str, temperature: float, tree: TreeConfig, plain: list[Answer], mine: list[Answer], costs: Costs
+) -> dict[str, Any]:
+    tau, tokens = _tau(mine), float(np.mean([a.tokens for a in mine]))
+    measured, ideal = _rate(mine) / _rate(plain), ideal_speedup(costs, tree, tau, tokens)
+    return {
+        "method": name, "temperature": temperature, "tree": asdict(tree), "tau": tau, "tokens": tokens,
+        "measured": measured, "predicted": predict_speedup(costs, tree, tau, tokens), "ideal": ideal,
+        "measured_of_ideal": measured / ideal, "costs": asdict(costs),
+    }  # fmt: skip
 
 
 def _tau(answers: Sequence[Answer]) -> float:

@@ -8,6 +8,7 @@ the numbers are.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,27 +32,43 @@ AFTER_ROUNDS, STRIDE = 7, 4  # and so does a burst of 7 rounds, 4 tokens apart, 
 LEVEL_DEPTH = 4
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Terms:
+    """Which terms to time, and where.
+
+    prefix: tokens in both caches, also the length of the prefills. sampling: how tokens are drawn. tree_sizes,
+    draft_rows: where to measure; for other sizes, see Curve. Both should begin with 1.
+    """
+
+    prefix: int = 128
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    tree_sizes: Sequence[int] = TREE_SIZES
+    draft_rows: Sequence[int] = DRAFT_ROWS
+
+
 def measure_costs(
     target: Target,
     draft: Draft,
     *,
-    prefix: int = 128,
-    sampling: SamplingConfig | None = None,
-    tree_sizes: Sequence[int] = TREE_SIZES,
-    draft_rows: Sequence[int] = DRAFT_ROWS,
     repetitions: int = 20,
     now: Callable[[], float] = time.perf_counter,
+    **terms: Any,
 ) -> Costs:
-    """Time every term by itself: medians over repetitions, all jobs in turn in each.
+    """Time every term by itself: medians over repetitions, all jobs in turn in each. terms: fields of Terms."""
+    return measure_together(target, {"": (draft, Terms(**terms))}, repetitions, now)[""]
 
-    Args:
-        prefix: tokens in both caches, also the length of the prefills.
-        sampling: how tokens are drawn; greedy by default.
-        tree_sizes, draft_rows: where to measure; for other sizes, see Curve. Both should begin with 1.
-    """
-    jobs = _jobs(target, draft, prefix, sampling or SamplingConfig(), sorted(tree_sizes), sorted(draft_rows))
-    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in jobs}
+
+@torch.no_grad()
+def measure_together(
+    target: Target,
+    wanted: Mapping[Any, tuple[Draft, Terms]],
+    repetitions: int = 20,
+    now: Callable[[], float] = time.perf_counter,
+) -> dict[Any, Costs]:
+    """The costs of several drafts, texts or laws, by name. All their jobs take turns, so that they can be compared."""
+    jobs = {(name, *key): job for name, (draft, terms) in wanted.items()
+            for key, job in _jobs(target, draft, terms).items()}  # fmt: skip
+    seconds: dict[tuple, list[float]] = {key: [] for key in jobs}
     for repetition in range(WARM_UP + repetitions):
         for key, (job, times) in jobs.items():
             target.synchronize()
@@ -60,12 +77,12 @@ def measure_costs(
             target.synchronize()
             if repetition >= WARM_UP:
                 seconds[key].append((now() - began) / times)
-    return _costs(
-        {key: float(np.median(values)) for key, values in seconds.items()},
-        prefix=prefix,
-        temperature=(sampling or SamplingConfig()).temperature,
-        machine={**provenance(target), "device": str(target.device)},
-    )
+    machine = {**provenance(target), "device": str(target.device)}
+    return {
+        name: _costs({(term, size): float(np.median(runs)) for (of, term, size), runs in seconds.items() if of == name},
+                     prefix=terms.prefix, temperature=terms.sampling.temperature, machine=machine)
+        for name, (_, terms) in wanted.items()
+    }  # fmt: skip
 
 
 def _costs(median: Mapping[tuple[str, int], float], **about: Any) -> Costs:
@@ -82,10 +99,10 @@ def _costs(median: Mapping[tuple[str, int], float], **about: Any) -> Costs:
 Job = tuple[Callable[[], Any], int]  # what to time, and how many of what is wanted it does
 
 
-def _jobs(
-    target: Target, draft: Draft, prefix: int, sampling: SamplingConfig, nodes: list[int], rows: list[int]
-) -> dict[tuple[str, int], Job]:
+def _jobs(target: Target, draft: Draft, terms: Terms) -> dict[tuple[str, int], Job]:
     """Everything to be timed, by name and size."""
+    prefix, sampling = terms.prefix, terms.sampling
+    nodes, rows = sorted(terms.tree_sizes), sorted(terms.draft_rows)
     heads = sorted({*nodes, *rows})
     return {
         **{("plain", 1): (_forward(target, prefix, 1, plain=True), 1)},
