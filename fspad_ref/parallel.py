@@ -7,6 +7,7 @@ accelerate starts the processes, gives each its device, and connects them; DDP a
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -51,7 +52,9 @@ class Several(Processes):
         if self.sharded:
             return fully_shard(module, mesh=init_device_mesh(device.type, (self.number,)))
         ids = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():  # torch 2.13 gives the option another name, which older ones do not know
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
     def exchange(self, module: nn.Module, now: bool) -> AbstractContextManager:
         if not self.sharded:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from conftest import tiny_draft
@@ -17,7 +18,7 @@ from fspad_ref.lab import paper as papers
 from fspad_ref.lab.assisted import AssistantConfig
 from fspad_ref.lab.baselines import Plain
 from fspad_ref.lab.bench import PLAIN, Answer
-from fspad_ref.lab.paper import Paper, PaperConfig, paper
+from fspad_ref.lab.paper import Paper, PaperConfig, Schooling, paper
 from fspad_ref.lab.provenance import _without_words as without_words
 from fspad_ref.lab.provenance import changes, code_hash, kept
 from fspad_ref.lab.speed import SpeedConfig, median_answers, speed_rows, timed_answers
@@ -25,6 +26,7 @@ from fspad_ref.lab.study import StudyConfig
 from fspad_ref.lab.tune import TuneConfig
 from fspad_ref.train import TrainConfig
 
+DATA = Path(__file__).parent.parent / "data"
 TRAINING = TrainConfig(steps=2, tokens_per_batch=60, warmup_steps=1, evaluate_every=0, checkpoint_every=0)
 NAMES = ("tune", "calibration", "speed", "stages", "study", "goals")
 
@@ -57,6 +59,7 @@ def config(tmp_path_factory) -> PaperConfig:
         speed=SpeedConfig(repetitions=2, max_new_tokens=6, cost_repetitions=1),
         tune=TuneConfig(data=folder / "dialogues.json", prompts=4, max_new_tokens=6, top_k=(2, 3), depth=(1, 2),
                         total_tokens=(4, 6), finalists=1, repetitions=1),
+        rivals=Schooling(steps=2),
         assistant=AssistantConfig(layers=1, hidden=16, intermediate=16, heads=2),
         study=StudyConfig(tasks=("conversation", "qa"), kinds=("eagle", "fspad"), seeds=1, tree=TREE, max_new_tokens=6,
                           alphas=1, alpha_every=1, batch=2, resamples=100, cost_steps=2, training=TRAINING,
@@ -92,6 +95,14 @@ def test_speed_measures_every_method_at_every_temperature(files):
     for row in model.values():
         assert row["measured_of_ideal"] == pytest.approx(row["measured"] / row["ideal"])
         assert row["predicted"] > 0 and row["tau"] >= 1
+
+
+def test_other_methods_learn_from_the_dialogues_of_the_shipped_drafts():
+    shipped = json.loads((DATA / "drafts" / "fspad" / "training.json").read_text())
+    schooling, training = Schooling(), StudyConfig().training
+    assert shipped["dialogues"] == schooling.dialogues + schooling.own_answers
+    assert shipped["config"]["steps"] == 2 * schooling.steps
+    assert shipped["config"]["tokens_per_batch"] == training.tokens_per_batch
 
 
 def test_stages_profile_three_trees(files):

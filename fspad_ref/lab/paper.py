@@ -31,7 +31,7 @@ from fspad_ref.lab.bench import BenchConfig, choose_questions, decode_questions,
 from fspad_ref.lab.comparison import table as study_table
 from fspad_ref.lab.data import training_data
 from fspad_ref.lab.provenance import METHOD, code_hash, digest, fingerprint, jsonable, kept, machine, plain, provenance
-from fspad_ref.lab.rivals import FIXED, OTHER_TEXT, methods, rivals
+from fspad_ref.lab.rivals import FIXED, OTHER_TEXT, Rivals, methods, rivals
 from fspad_ref.lab.speed import SpeedConfig, model_rows, speed_rows, stage_rows, timed_answers
 from fspad_ref.lab.study import StudyConfig, features_of, study
 from fspad_ref.lab.trainings import training_key
@@ -39,10 +39,27 @@ from fspad_ref.lab.tune import TuneConfig, tune_tree, tuning_prompts
 from fspad_ref.lab.tuned import load_tuned, save_tuned
 from fspad_ref.lab.tuned import table as tune_table
 from fspad_ref.target import Target
+from fspad_ref.train import TrainConfig
 from fspad_ref.tree import TreeConfig
 
 Step = Literal["tune", "calibration", "speed", "stages", "study", "goals"]
 LARGE = 240  # nodes of the tree that shows how the work outside the models grows
+
+
+@dataclass(frozen=True)
+class Schooling:
+    """What the other methods of the speed measurement learn from: what the shipped drafts have learned from.
+
+    For half as many steps, each of which costs several times as much as a draft's: Medusa has a vocabulary of outputs a
+    head, and the small language model has layers.
+    """
+
+    dialogues: int = 16_000
+    """Dialogues of the built-in world, unless the study's `data` names a file."""
+    own_answers: int = 960
+    """Questions more, answered by the target itself."""
+    steps: int = 1_500
+    """Of as many tokens as the study's."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +84,9 @@ class PaperConfig:
     tune: TuneConfig = field(default_factory=TuneConfig)
     """Its target, draft, device, dtype and out are set by the other options."""
     assistant: AssistantConfig = field(default_factory=AssistantConfig)
+    rivals: Schooling = field(default_factory=Schooling)
     study: StudyConfig = field(default_factory=StudyConfig)
-    """Its target, questions, device, dtype and results are set by the other options; the rivals of the speed
-    measurement learn from its dialogues, as many steps as its drafts."""
+    """Its target, questions, device, dtype and results are set by the other options."""
     device: str = "cpu"
     """Where to compute."""
     dtype: Literal["float64", "float32"] = "float32"
@@ -113,12 +130,27 @@ class Paper:
 
     @cached_property
     def dialogues(self) -> list:
+        """Those of the study."""
+        return self.texts(self.of_study.dialogues, self.of_study.own_answers)
+
+    def texts(self, dialogues: int, own_answers: int) -> list:
         of = self.of_study
-        return training_data(self.target, of.data, of.dialogues, of.own_answers, of.training.seed, of.out)
+        return training_data(self.target, of.data, dialogues, own_answers, of.training.seed, of.out)
+
+    @cached_property
+    def rivals(self) -> Rivals:
+        """The trained parts of other methods."""
+        return rivals(self.target, *self.schooling, self.config.assistant, self.of_study.out, self.progress)
+
+    @cached_property
+    def schooling(self) -> tuple[list, TrainConfig]:
+        """What the other methods learn from, and how."""
+        of = self.config.rivals
+        return self.texts(of.dialogues, of.own_answers), replace(self.of_study.training, steps=of.steps)
 
     @cached_property
     def features(self) -> Target:
-        """What all trainings take the target's features from: they see the same dialogues."""
+        """What all trainings of the study take the target's features from: they see the same dialogues."""
         return features_of(self.target, self.of_study)
 
     @cached_property
@@ -175,17 +207,15 @@ class Paper:
 
     def speed(self) -> None:
         """Every method in the real loop, and the cost model of ours."""
-        config, training, tree, fixed = self.config.speed, self.of_study.training, self.tree, TreeConfig()
+        config, tree, fixed = self.config.speed, self.tree, TreeConfig()
         settings = {"speed": asdict(config), "per_task": self.config.speed_per_task, "tree": asdict(tree),
                     "assistant": asdict(self.config.assistant),
-                    "training": training_key(self.target, self.dialogues, training)}  # fmt: skip
+                    "training": training_key(self.target, *self.schooling)}  # fmt: skip
         modules = ("baselines", "assisted", "medusa", "static_tree", "rates", "bench", "speed", "costs", "timings")
         key = self.key(settings, tuple(f"lab.{name}" for name in modules))
 
         def measured() -> dict[str, Any]:
-            others = rivals(self.target, self.dialogues, training, self.config.assistant, self.of_study.out,
-                            self.progress, self.features)  # fmt: skip
-            ways = methods(self.target, self.drafts, others, self.prompts, tree, fixed, config.max_new_tokens)
+            ways = methods(self.target, self.drafts, self.rivals, self.prompts, tree, fixed, config.max_new_tokens)
             answers = timed_answers(self.target, ways, self.chosen(self.config.speed_per_task), config,
                                     self.of_study.out / f"speed-{digest(key)}.json", self.progress)  # fmt: skip
             trees = {"eagle": tree, "fspad": tree, "fspad" + FIXED: fixed}

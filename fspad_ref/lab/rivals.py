@@ -59,15 +59,14 @@ def rivals(
     assistant: AssistantConfig,
     folder: Path,
     progress: Callable[..., Any],
-    features: Target | None = None,
 ) -> Rivals:
-    """Assistant and Medusa heads below `folder`, trained if they are not there. features: see trainings.trained."""
+    """Assistant and Medusa heads below `folder`, trained if they are not there."""
     key = training_key(target, dialogues, training) | {"assistant": vars(assistant)}
     folder = folder / f"rivals-{digest(key | {'code': code_hash('lab.fit', 'lab.medusa', 'lab.assisted')})}"
     if not (folder / "medusa" / "config.json").exists():
         heads = MedusaHeads(MedusaConfig(), target)
         with progress(total=training.steps, desc="train Medusa's heads", unit="step") as bar:
-            train_medusa(features or target, heads, dialogues, replace(training, learning_rate=MEDUSA_RATE),
+            train_medusa(target, heads, dialogues, replace(training, learning_rate=MEDUSA_RATE),
                          lambda step, loss: bar.update(step - bar.n))  # fmt: skip
         heads.save_pretrained(folder / "medusa")
     if not (folder / "assistant" / "tokenizer_config.json").exists():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from fspad_ref.show.drafts import KINDS
+from fspad_ref.draft import KINDS
 
 NEEDED = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "jaxtyping", "tyro", "matplotlib")
 OPTIONAL = {"jupyterlab": "the notebooks", "ipywidgets": "the notebooks", "pytest": "the tests", "nbval": "the tests"}
