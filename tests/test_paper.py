@@ -15,6 +15,7 @@ from fspad_ref.draft import KINDS
 from fspad_ref.errors import CheckpointError, ConfigError
 from fspad_ref.lab import goals as aims
 from fspad_ref.lab import paper as papers
+from fspad_ref.lab.adaptive_bench import AdaptiveConfig
 from fspad_ref.lab.assisted import AssistantConfig
 from fspad_ref.lab.baselines import Plain
 from fspad_ref.lab.bench import PLAIN, Answer
@@ -28,7 +29,7 @@ from fspad_ref.train import TrainConfig
 
 DATA = Path(__file__).parent.parent / "data"
 TRAINING = TrainConfig(steps=2, tokens_per_batch=60, warmup_steps=1, evaluate_every=0, checkpoint_every=0)
-NAMES = ("tune", "calibration", "speed", "stages", "study", "goals")
+NAMES = ("tune", "calibration", "temperatures", "speed", "stages", "adaptive", "study", "goals")
 
 
 def quiet(jobs=None, **settings):
@@ -59,7 +60,8 @@ def config(tmp_path_factory) -> PaperConfig:
         speed=SpeedConfig(repetitions=2, max_new_tokens=6, cost_repetitions=1),
         tune=TuneConfig(data=folder / "dialogues.json", prompts=4, max_new_tokens=6, top_k=(2, 3), depth=(1, 2),
                         total_tokens=(4, 6), finalists=1, repetitions=1),
-        rivals=Schooling(steps=2),
+        rivals=Schooling(steps=2), temperatures_per_task=1,
+        adaptive=AdaptiveConfig(per_task=1, repetitions=1, cost_repetitions=1, max_new_tokens=6),
         assistant=AssistantConfig(layers=1, hidden=16, intermediate=16, heads=2),
         study=StudyConfig(tasks=("conversation", "qa"), kinds=("eagle", "fspad"), seeds=1, tree=TREE, max_new_tokens=6,
                           alphas=1, alpha_every=1, batch=2, resamples=100, cost_steps=2, training=TRAINING,
@@ -100,7 +102,8 @@ def test_speed_measures_every_method_at_every_temperature(files):
 def test_other_methods_learn_from_the_dialogues_of_the_shipped_drafts():
     shipped = json.loads((DATA / "drafts" / "fspad" / "training.json").read_text())
     schooling, training = Schooling(), StudyConfig().training
-    assert shipped["dialogues"] == schooling.dialogues + schooling.own_answers
+    answers = schooling.own_answers * 7 // 6  # every sixth dialogue is a conversation, with two
+    assert shipped["dialogues"] == schooling.dialogues + answers
     assert shipped["config"]["steps"] == 2 * schooling.steps
     assert shipped["config"]["tokens_per_batch"] == training.tokens_per_batch
 
@@ -109,6 +112,18 @@ def test_stages_profile_three_trees(files):
     found = {(row["name"], row["temperature"]): row for row in files["stages"]["profiles"]}
     assert {name for name, _ in found} == {"tuned", "N=60", "N=240"} and len(found) == 6
     assert found["N=240", 1.0]["tree"]["total_tokens"] == 240 and found["N=60", 0.0]["outside"]["median"] > 0
+
+
+def test_tau_is_counted_at_every_temperature_with_the_tuned_tree(files):
+    found = files["temperatures"]
+    rows = {(row["method"], row["temperature"]): row for row in found["summary"] if row["task"] == "mean"}
+    assert {t for _, t in rows} == set(papers.TEMPERATURES) and {name for name, _ in rows} == {PLAIN, "eagle", "fspad"}
+    assert found["config"]["tree"] == files["tune"]["tree"]
+    assert all(row["identical"] == row["answers"] for row in rows.values())
+
+
+def test_the_adaptive_stop_is_held_against_the_tuned_tree(files):
+    assert files["adaptive"]["config"]["tree"] == files["tune"]["tree"] and files["adaptive"]["comparisons"]
 
 
 def test_goals_are_computed_from_the_files(files):
@@ -122,7 +137,7 @@ def test_goals_are_computed_from_the_files(files):
 
 
 def test_nothing_is_measured_twice(files, config, monkeypatch):
-    for name in ("tune_tree", "decode_questions", "timed_answers", "stage_rows", "rivals"):
+    for name in ("tune_tree", "decode_questions", "timed_answers", "stage_rows", "rivals", "compare"):
         monkeypatch.setattr(papers, name, None)  # a call would fail
     monkeypatch.setattr("fspad_ref.lab.study.trained", None)
     paper(config, quiet)

@@ -2,8 +2,10 @@
 
     tune          the tree that is fastest here            data/results/tune.json
     calibration   tau under the tree of the EAGLE-2 paper  data/results/calibration.json
+    temperatures  tau against the temperature              data/results/temperatures.json
     speed         all methods in the real loop             data/results/speed.json
     stages        where the time of a round goes           data/results/stages.json
+    adaptive      a tree that stops growing by itself      data/results/adaptive.json
     study         seeds x kinds, tau and n-alpha           data/results/study.json
     goals         what was aimed at, and what came of it   data/results/goals.json
 
@@ -26,6 +28,8 @@ from fspad_ref.corpus import prompt_ids, read_questions
 from fspad_ref.draft import KINDS, Draft
 from fspad_ref.errors import ConfigError
 from fspad_ref.lab import goals as aims
+from fspad_ref.lab.adaptive_bench import AdaptiveConfig, compare
+from fspad_ref.lab.adaptive_bench import table as adaptive_table
 from fspad_ref.lab.assisted import AssistantConfig
 from fspad_ref.lab.bench import BenchConfig, choose_questions, decode_questions, results_of
 from fspad_ref.lab.comparison import table as study_table
@@ -42,8 +46,10 @@ from fspad_ref.target import Target
 from fspad_ref.train import TrainConfig
 from fspad_ref.tree import TreeConfig
 
-Step = Literal["tune", "calibration", "speed", "stages", "study", "goals"]
+Step = Literal["tune", "calibration", "temperatures", "speed", "stages", "adaptive", "study", "goals"]
 LARGE = 240  # nodes of the tree that shows how the work outside the models grows
+TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+BOTH = ("eagle", "fspad")  # the drafts of calibration, temperatures and adaptive
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class PaperConfig:
     """Regenerate the recorded results, each only if it is not up to date."""
 
     steps: tuple[Step, ...] = get_args(Step)
-    """Which of them, in any order; stages and speed take the tree that tune has chosen."""
+    """Which of them, in any order; temperatures, speed, stages and adaptive take the tree that tune has chosen."""
     target: str = "data/target"
     """Folder or Hub id of the target."""
     drafts: Path = Path("data/drafts")
@@ -80,11 +86,15 @@ class PaperConfig:
     """Questions a task of the speed measurement, the first ones of the file."""
     calibration_per_task: int = 6
     """Questions a task of the calibration."""
+    temperatures_per_task: int = 2
+    """Questions a task at each of the temperatures."""
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     """Its target, draft, device, dtype and out are set by the other options."""
     assistant: AssistantConfig = field(default_factory=AssistantConfig)
     rivals: Schooling = field(default_factory=Schooling)
+    adaptive: AdaptiveConfig = field(default_factory=lambda: AdaptiveConfig(depths=(6,), multiples=(0.0, 1.0), tau=4.0))
+    """Its target, drafts, questions, tree, device, dtype and out are set by the other options."""
     study: StudyConfig = field(default_factory=StudyConfig)
     """Its target, questions, device, dtype and results are set by the other options."""
     device: str = "cpu"
@@ -190,20 +200,28 @@ class Paper:
 
     def calibration(self) -> None:
         """tau of EAGLE-2 and FSPAD at T=0 with the tree of the EAGLE-2 paper."""
-        names = ("eagle", "fspad")
-        config = BenchConfig(self.config.target, tuple(str(self.config.drafts / name) for name in names),
-                             self.config.questions, self.config.calibration_per_task, self.of_study.tasks, (0.0,),
-                             TreeConfig(), self.config.speed.max_new_tokens, device=self.config.device,
-                             dtype=self.config.dtype, out=self.file("calibration"))  # fmt: skip
+        self._decoded("calibration", self.config.calibration_per_task, (0.0,), TreeConfig())
+
+    def temperatures(self) -> None:
+        """tau of EAGLE-2 and FSPAD against the temperature, with the tuned tree."""
+        self._decoded("temperatures", self.config.temperatures_per_task, TEMPERATURES, self.tree)
+
+    def _decoded(self, step: str, per_task: int, temperatures: tuple[float, ...], tree: TreeConfig) -> None:
+        """A bench of two drafts, for what it counts and not for its times."""
+        config = BenchConfig(self.config.target, tuple(str(self.config.drafts / name) for name in BOTH),
+                             self.config.questions, per_task, self.of_study.tasks, temperatures, tree,
+                             self.config.speed.max_new_tokens, device=self.config.device, dtype=self.config.dtype,
+                             out=self.file(step))  # fmt: skip
 
         def measured() -> dict[str, Any]:
-            answers = decode_questions(self.target, {name: self.drafts[name] for name in names},
-                                       self.chosen(config.per_task), temperatures=config.temperatures, tree=config.tree,
-                                       max_new_tokens=config.max_new_tokens, progress=self.progress)  # fmt: skip
+            answers = decode_questions(self.target, {name: self.drafts[name] for name in BOTH}, self.chosen(per_task),
+                                       temperatures=temperatures, tree=tree, max_new_tokens=config.max_new_tokens,
+                                       progress=self.progress)  # fmt: skip
             return results_of(self.target, config, answers)
 
-        settings = {"per_task": config.per_task, "max_new_tokens": config.max_new_tokens}
-        kept(self.file("calibration"), self.key(settings, ("lab.bench",), timed=False), measured)
+        settings = {"per_task": per_task, "max_new_tokens": config.max_new_tokens, "temperatures": temperatures,
+                    "tree": asdict(tree)}  # fmt: skip
+        kept(self.file(step), self.key(settings, ("lab.bench",), timed=False), measured)
 
     def speed(self) -> None:
         """Every method in the real loop, and the cost model of ours."""
@@ -242,6 +260,23 @@ class Paper:
             return {"provenance": provenance(self.target), "config": settings, "profiles": profiles}
 
         kept(self.file("stages"), self.key(settings, ("lab.stages",)), measured)
+
+    def adaptive(self) -> None:
+        """Trees that stop growing when a level no longer pays, against the tuned tree; see adaptive.py."""
+        drafts = tuple(str(self.config.drafts / name) for name in BOTH)
+        config = replace(self.config.adaptive, target=self.config.target, drafts=drafts, tree=self.tree,
+                         questions=self.config.questions, tasks=self.of_study.tasks, device=self.config.device,
+                         dtype=self.config.dtype, out=self.file("adaptive"))  # fmt: skip
+
+        def measured() -> dict[str, Any]:
+            found = compare(self.target, {name: self.drafts[name] for name in BOTH}, self.chosen(config.per_task),
+                            config, self.progress)  # fmt: skip
+            print(adaptive_table(found))
+            return found
+
+        settings = {name: value for name, value in jsonable(config).items() if name != "out"}
+        modules = ("lab.adaptive", "lab.adaptive_bench", "lab.bench", "lab.costs", "lab.timings")
+        kept(self.file("adaptive"), self.key(settings, modules), measured)
 
     def study(self) -> None:
         """Seeds x kinds; see study.py."""

@@ -23,8 +23,8 @@ RECORDED = {
     "stages": "where the time of a round goes",
     "tune": "the tree size that is fastest on that machine",
     "calibration": "tau under the tree of the EAGLE-2 paper",
+    "temperatures": "tau against the temperature, with that tree",
     "adaptive": "the adaptive stop against the fixed tree, seconds",
-    "bench": "the shipped drafts in the real loop, a few questions a task",
     "goals": "what was aimed at, what was measured",
 }
 
@@ -69,11 +69,8 @@ def write(root: Path) -> list[Path]:
 
 
 def readme_section(results: Path) -> str:
-    """The study's and the speed measurement's table once both are there; until then that of the shipped drafts."""
-    study, speed = results / "study.json", results / "speed.json"
-    if study.exists() and speed.exists():
-        return paper_section(load_json(study), load_json(speed))
-    return results_section(load_json(results / "bench.json"))
+    """The table of the study and of the speed measurement."""
+    return paper_section(load_json(results / "study.json"), load_json(results / "speed.json"))
 
 
 def paper_section(study: dict, speed: dict) -> str:
@@ -81,23 +78,22 @@ def paper_section(study: dict, speed: dict) -> str:
     tau = {(row["method"], row["temperature"]): row["over_seeds"] for row in study["taus"] if row["task"] == MEAN}
     fast = {(row["method"], row["temperature"]): row for row in speed["summary"] if row["task"] == MEAN}
     temperatures = list(dict.fromkeys(temperature for _, temperature in fast))
-    heads = [f"{what}, T={t:g}" for what in ("tau", "speedup") for t in temperatures]
+    heads = [f"{what}, T={t:g}" for what in ("study: tau", "real loop: tau", "speedup") for t in temperatures]
     lines = [" | ".join(["| ", *heads]) + " |", "|---" * (len(heads) + 1) + "|"]
     for method, label in LABELS.items():
-        cells = [_tau_cell(method, tau.get((method, t)), fast.get((method, t))) for t in temperatures]
-        cells += [_speed_cell(method, fast.get((method, t))) for t in temperatures]
+        cells = [cell(method, of.get((method, t))) for cell, of in
+                 ((_studied_cell, tau), (_tau_cell, fast), (_speed_cell, fast)) for t in temperatures]  # fmt: skip
         if any(cell != "-" for cell in cells):
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *_claims(study), "", _measured(study, speed)])
 
 
-def _tau_cell(method: str, studied: dict | None, timed: dict | None) -> str:
-    """The study's mean over seeds where there is one, else what the real loop counted."""
-    if method == PLAIN:
-        return "1"
-    if studied is None:
-        return f"{timed['tau']:.2f}" if timed else "-"
-    return f"**{studied['value']:.2f}**{_bounds(studied, '{:.2f}')}"
+def _studied_cell(method: str, studied: dict | None) -> str:
+    return "-" if studied is None else f"**{studied['value']:.2f}**{_bounds(studied, '{:.2f}')}"
+
+
+def _tau_cell(method: str, timed: dict | None) -> str:
+    return "-" if timed is None else "1" if method == PLAIN else f"{timed['tau']:.2f}"
 
 
 def _speed_cell(method: str, timed: dict | None) -> str:
@@ -138,9 +134,9 @@ def _measured(study: dict, speed: dict) -> str:
     asked, p = speed["config"], speed["provenance"]
     interval = "95 % t-intervals over seeds" if seeds > 1 else "no interval, as there is one seed"
     return (
-        f"In bold: means of {seeds} trainings of {study['config']['training']['steps']:,} steps, in parentheses "
-        f"{interval}; {study['answers']:,} recorded answers, tree of {_tree(tree)}. The rest is from the real loop: "
-        f"{asked['per_task']} questions a task, tree of {_tree(tuned)}; medians of "
+        f"Study: means of {seeds} trainings of {study['config']['training']['steps']:,} steps, in parentheses "
+        f"{interval}; {study['answers']:,} recorded answers, tree of {_tree(tree)}. Real loop, with the drafts in "
+        f"data/drafts: {asked['per_task']} questions a task, tree of {_tree(tuned)}; medians of "
         f"{asked['speed']['repetitions']} runs, in parentheses their range. At T>0 the methods of transformers draw "
         f"another text of the same law. {p['hardware']}, {p['threads']} threads, {p['dtype']}, torch {p['torch']}, "
         f"{p['date'][:10]}:\n\n    {p['command']}"
@@ -171,20 +167,6 @@ def goals_section(results: Path) -> str:
         verdict = "met" if one["met"] else "**not met**"
         lines.append(f"| {one['goal']} | {one['measured']:.3f} | {one['sense']} {one['bound']:g} | {verdict} |")
     return "\n".join(lines)
-
-
-def results_section(record: dict) -> str:
-    """Means over the six tasks with 95 % intervals, of one bench."""
-    rows = [row for row in record["summary"] if row["task"] == "mean"]
-    lines = ["| | T | tau | speedup | text identical to plain decoding |", "|---|---|---|---|---|"]
-    for row in rows:
-        tau = f"{row['tau']:.2f} ({row['tau_low']:.2f} to {row['tau_high']:.2f})"
-        speedup = f"{row['speedup']:.2f} ({row['speedup_low']:.2f} to {row['speedup_high']:.2f})"
-        if row["method"] == PLAIN:
-            tau, speedup = "1", "1"
-        same = f"{row['identical']} of {row['answers']}"
-        lines.append(f"| {LABELS[row['method']]} | {row['temperature']:g} | {tau} | {speedup} | {same} |")
-    return "\n".join([*lines, "", _how(record)])
 
 
 def calibration_section(record: dict) -> str:
