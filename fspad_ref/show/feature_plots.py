@@ -184,9 +184,9 @@ def _fan(axes: Axes, cloud: Cloud) -> None:
         axes.plot(*zip(now, point, strict=True), color=GREY, linewidth=0.3 + 2.5 * chance, zorder=1)
         face = SKY if chance >= 0.01 else "white"
         axes.scatter(*point, s=70 + 900 * chance, color=face, edgecolor=BLUE, zorder=2 + (1 - chance))
-        axes.text(*point, str(number), ha="center", va="center", fontsize=7, zorder=4)
-    axes.scatter(*now, marker="s", s=60, color=BLACK, zorder=5)
-    axes.scatter(0, 0, marker="D", s=130, facecolor="none", edgecolor=VERMILION, linewidth=2, zorder=6)
+        axes.text(*point, str(number), ha="center", va="center", fontsize=7, zorder=6)
+    axes.scatter(*now, marker="s", s=60, color=BLACK, zorder=4)
+    axes.scatter(0, 0, marker="D", s=130, facecolor="none", edgecolor=VERMILION, linewidth=2, zorder=5)
 
 
 def clouds_claim(clouds: Mapping[str, Cloud]) -> str:

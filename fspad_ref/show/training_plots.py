@@ -61,9 +61,10 @@ def pair_strip(tokens: Sequence[str], response: Sequence[bool], trained: Sequenc
     axes.set(xlim=(-0.1, len(tokens)), ylim=(7.0, -0.1), xlabel="position $t$")
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    looks = (("prompt", "#EEEEEE", ""), ("response", ORANGE, "///"), ("counts in the loss", GREEN, "xx"))
+    looks = (("prompt", "#EEEEEE", ""), ("response", ORANGE, "///"), ("counts in the loss", GREEN, "xx"),
+             ("goes in, and counts", SKY, ""), ("wanted, and counts", TEACHER, ""))  # fmt: skip
     handles = [Patch(facecolor=face, hatch=hatch, edgecolor=EDGE, label=label) for label, face, hatch in looks]
-    figure.legend(handles=handles, loc="outside lower left", ncols=3)
+    figure.legend(handles=handles, loc="outside lower left", ncols=5)
     return figure
 
 
@@ -83,6 +84,8 @@ def _cell(axes: Axes, x: float, y: float, text: str, face: str, hatch: str = "")
     behind = {"boxstyle": "round,pad=0.1", "facecolor": face, "edgecolor": "none"} if hatch else None
     size = 9 if len(shown) <= 5 or "$" in shown else 7.5 if len(shown) <= 8 else 6
     math = "$" in shown and shown.startswith("$")
+    if len(shown) > 9 and not math:
+        shown = f"{shown[: len(shown) // 2]}\n{shown[len(shown) // 2 :]}"
     axes.text(x + 0.46, y + 0.47, shown, ha="center", va="center", fontsize=size, bbox=behind, parse_math=math)
 
 
@@ -110,7 +113,7 @@ def step_flow(kinds: Sequence[str], batch: int, length: int, hidden: int) -> Fig
         _arrow(axes, (13.0, middle), (14.8, y))
         _arrow(axes, (16.8, y + 0.12 * gap), (18.0, y + 0.12 * gap))
         _arrow(axes, (18.0, y - 0.12 * gap), (16.8, y - 0.12 * gap), dashed=True)
-    axes.text(13.75, 0.15, "input f with noise, teacher f shifted by one", ha="center", fontsize=9)
+    axes.text(11.2, 1.6, "in: with noise\nteacher: shifted by one", ha="center", fontsize=9)
     axes.text(17.4, 6.75, "gradient (dashed) stops at the draft", ha="center", fontsize=9)
     return figure
 
