@@ -80,12 +80,11 @@ def marked_ids(tokenizer: Any, messages: Messages) -> tuple[list[int], list[bool
     return _marked_by_growing(tokenizer, messages)
 
 
+_BLOCK = re.compile(r"\{%-?\s*generation\s*-?%\}")  # where a block begins
+
+
 def _says_where_answers_are(tokenizer: Any) -> bool:
-    return getattr(tokenizer, "is_fast", False) and bool(re.search(_tag("generation"), _template(tokenizer)))
-
-
-def _tag(name: str) -> str:
-    return rf"\{{%-?\s*{name}\s*-?%\}}"
+    return getattr(tokenizer, "is_fast", False) and bool(_BLOCK.search(_template(tokenizer)))
 
 
 def _template(tokenizer: Any) -> str:
@@ -95,7 +94,7 @@ def _template(tokenizer: Any) -> str:
 
 def _written_blocks(tokenizer: Any, messages: Messages) -> int:
     """How many {% generation %} blocks the messages make: a sign is put into each, and counted."""
-    template = re.sub(_tag("generation"), "\\g<0>{{ '\uE000' }}", _template(tokenizer))
+    template = _BLOCK.sub("\\g<0>{{ '\uE000' }}", _template(tokenizer))
     return _apply(tokenizer, messages, chat_template=template, tokenize=False).count("\uE000")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent
 METADATA = {
@@ -19,9 +20,18 @@ METADATA = {
 }
 
 
-def finished(bar: str) -> str:
-    """A progress bar as it stood at the end of its cell; a viewer without a kernel shows how it was stored, at 0 %."""
-    return re.sub(r"\b0%\|.*\| 0/(\d+) .*", r"100%|██████████| \1/\1", bar)
+def settle(output: NotebookNode, widgets: dict) -> None:
+    """Store a progress bar as it stood at the end of its cell: a viewer without a kernel shows this text.
+
+    tqdm writes it once, at 0 %; where the bar got to is in the state of its widgets.
+    """
+    view = output.get("data", {}).get("application/vnd.jupyter.widget-view+json")
+    parts = [widgets[name.removeprefix("IPY_MODEL_")] for name in
+             (widgets[view["model_id"]]["state"].get("children", ()) if view else ())]  # fmt: skip
+    for bar in (part["state"] for part in parts if part["model_name"] == "FloatProgressModel"):
+        done, total = bar.get("value", 0.0), bar.get("max", 100.0)
+        text = f"{done / total:.0%}|{'█' * round(10 * done / total):10}| {done:g}/{total:g}"
+        output.data["text/plain"] = re.sub(r"\b0%\|.*", text, output.data["text/plain"])
 
 
 def rebuild(path: Path) -> None:
@@ -29,12 +39,12 @@ def rebuild(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=900, record_timing=False, coalesce_streams=True, resources=folder).execute()
+    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
     notebook.metadata = METADATA
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         for output in cell.get("outputs", ()):
-            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
-                output.data["text/plain"] = finished(output.data["text/plain"])
+            settle(output, states.get("state", {}))
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
 

@@ -61,15 +61,18 @@ def study(seeds: int = 5, half: float | None = 0.1) -> dict:
         for other in ("eagle", "eagle_wide")
     ]  # fmt: skip
     return {"taus": rows, "differences": differences, "published_gains": {"0": [0.066, 0.08]}, "key": {"seeds": seeds},
-            "config": {"tree": TREES["large"], "training": {"steps": 1000}}, "answers": 1120}  # fmt: skip
+            "config": {"tree": TREES["large"], "training": {"steps": 1000}}, "answers": 1120,
+            "provenance": MACHINE | {"command": "the study's command"}}  # fmt: skip
 
 
 def speed() -> dict:
     rows = [("vanilla", 1.0, 1.0), ("prompt_lookup", 1.3, 1.1), ("eagle", 3.5, 1.9), ("fspad", 3.9, 2.1)]
     summary = [{"method": method, "task": "mean", "temperature": 0.0, "tau": tau, "speedup": fast,
-                "by_repetition": [fast - 0.1, fast, fast + 0.2]} for method, tau, fast in rows]  # fmt: skip
+                "by_repetition": [fast - 0.1, fast, fast + 0.2], "identical": 6, "answers": 7}
+               for method, tau, fast in rows]  # fmt: skip
     config = {"tree": TREES["small"], "per_task": 4, "speed": {"repetitions": 3}}
-    return {"summary": summary, "config": config, "provenance": MACHINE | {"command": "the command"}}
+    return {"summary": summary, "config": config, "provenance": MACHINE | {"command": "the command"},
+            "other_text": ["prompt_lookup"]}  # fmt: skip
 
 
 def test_the_papers_table_is_what_study_and_speed_say():
@@ -89,8 +92,15 @@ def test_the_papers_table_is_what_study_and_speed_say():
         "1,120 recorded answers",
         "top_k 4, depth 2, 12 tokens",
         "    the command",
+        "    the study's command",
     ):
         assert text in table
+
+
+def test_answers_that_should_be_plain_decodings_are_counted():
+    found = speed()
+    found["summary"].append(found["summary"][1] | {"temperature": 1.0, "identical": 0})  # another text of the same law
+    assert "of all other answers 24 of 28 are plain decoding's" in paper_section(study(), found)
 
 
 def test_one_seed_has_no_interval_in_the_table():

@@ -6,6 +6,7 @@ without errors, clean, every figure with its claim, links that lead somewhere, m
 
 import ast
 import copy
+import importlib.util
 import re
 import statistics
 from pathlib import Path
@@ -261,3 +262,20 @@ def test_a_spoiled_chapter_is_caught(spoil, rule) -> None:
     spoil(notebook)
     with pytest.raises(AssertionError):
         rule(notebook, path)
+
+
+# --- rebuilding ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("done", "text"), [(16.0, "100%|██████████| 16/16"), (4.0, "25%|██        | 4/16")])
+def test_a_bar_is_stored_as_far_as_it_got(done, text):
+    spec = importlib.util.spec_from_file_location("rebuild", TOP / "notebooks" / "rebuild.py")
+    rebuild = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rebuild)
+    view = {"model_id": "box"}
+    data = {"application/vnd.jupyter.widget-view+json": view, "text/plain": "read: 0%|   | 0/16 [00:00<?, ?it/s]"}
+    output = nbformat.from_dict({"output_type": "display_data", "data": data, "metadata": {}})
+    bar = {"model_name": "FloatProgressModel", "state": {"value": done, "max": 16.0}}
+    box = {"model_name": "HBoxModel", "state": {"children": ["IPY_MODEL_bar"]}}
+    rebuild.settle(output, {"box": box, "bar": bar})
+    assert output.data["text/plain"] == f"read: {text}"

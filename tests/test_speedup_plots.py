@@ -11,6 +11,7 @@ from fspad_ref.lab.stages import FORWARDS, OUTSIDE
 from fspad_ref.lab.statistics import Estimate
 from fspad_ref.show import acceptance_plots as acceptance
 from fspad_ref.show import speedup_plots as speedup
+from fspad_ref.show import sureness_plots as sureness
 
 KINDS = ("eagle", "fs", "pad", "fspad", "eagle_wide")
 
@@ -41,10 +42,10 @@ def test_rows_are_picked_or_missed() -> None:
 
 def test_pairs_are_counted_and_intervals_told() -> None:
     given = [3.0, 3.1, 3.2], [3.2, 3.0, 3.3], ["EAGLE-2", "FSPAD"], {"paired": Estimate(0.07, -0.1, 0.24)}
-    assert acceptance.pairs_claim(*given) == (
+    assert sureness.pairs_claim(*given) == (
         "FSPAD is above EAGLE-2 in 2 of 3 seeds; the difference: paired from -0.10 to +0.24."
     )
-    lines = acceptance.seed_pairs(*given).axes[0].lines
+    lines = sureness.seed_pairs(*given).axes[0].lines
     assert [tuple(line.get_ydata()) for line in lines] == [(3.0, 3.2), (3.1, 3.0), (3.2, 3.3)]
 
 
@@ -52,13 +53,13 @@ def test_every_resample_is_in_the_histogram() -> None:
     values = np.random.default_rng(0).normal(size=1000)
     panels = {"tau": (values, Estimate(0.0, *np.percentile(values, (2.5, 97.5))))}
     low = panels["tau"][1].low
-    bars = acceptance.resamples(panels).axes[0].patches
+    bars = sureness.resamples(panels).axes[0].patches
     assert sum(bar.get_height() for bar in bars) == 1000
     inside = sum(bar.get_height() for bar in bars if not bar.get_hatch())
     assert 900 <= inside <= 950, "the bars that a bound cuts count as outside"
-    assert acceptance.resamples_claim(panels).startswith(f"tau 0.00, bounds {low:.2f} and ")
+    assert sureness.resamples_claim(panels).startswith(f"tau 0.00, bounds {low:.2f} and ")
     panels |= {"wider": (2 * values, panels["tau"][1])}
-    left, right = acceptance.resamples(panels, alike=list(panels)).axes
+    left, right = sureness.resamples(panels, alike=list(panels)).axes
     assert left.get_xlim() == right.get_xlim()
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fspad_ref.errors import InputError
+from fspad_ref.show import pair_plots
 from fspad_ref.show import training_plots as draw
 from fspad_ref.show.teaching import small_png
 
@@ -22,8 +23,8 @@ BOTH = {"eagle": (1.5, 4.0), "fspad": (1.0, 0.9)}
 
 def test_figures_are_opaque_pngs() -> None:
     figures = (
-        draw.pair_strip(TOKENS, RESPONSE, TRAINED),
-        draw.step_flow(list(LIVE), 4, 96, 32),
+        pair_plots.pair_strip(TOKENS, RESPONSE, TRAINED),
+        pair_plots.step_flow(list(LIVE), 4, 96, 32),
         draw.schedule_curves(RATES, 1),
         draw.loss_curves(FEATURE, LOGIT),
         draw.norm_curves(NORMS, 0.5),
@@ -37,17 +38,17 @@ def test_figures_are_opaque_pngs() -> None:
 
 
 def test_pairs_that_do_not_fit_are_refused() -> None:
-    assert draw.pair_claim(RESPONSE, TRAINED) == (
+    assert pair_plots.pair_claim(RESPONSE, TRAINED) == (
         "6 tokens make 5 pairs; 2 of them count in the loss, and the first of these has its feature on the last token "
         "of the prompt."
     )
-    assert "inside the response" in draw.pair_claim(RESPONSE, [False] * 3 + [True, False])
+    assert "inside the response" in pair_plots.pair_claim(RESPONSE, [False] * 3 + [True, False])
     with pytest.raises(InputError, match="found 6 tokens, 6 of the response mask and 6 pairs"):
-        draw.pair_strip(TOKENS, RESPONSE, [*TRAINED, False])
+        pair_plots.pair_strip(TOKENS, RESPONSE, [*TRAINED, False])
 
 
 def test_claims_of_curves_count() -> None:
-    assert "serves 2 drafts" in draw.flow_claim(list(LIVE))
+    assert "serves 2 drafts" in pair_plots.flow_claim(list(LIVE))
     assert draw.schedule_claim(RATES) == (
         "The rate is highest at step 1. Left of it in the last step: linear 50 %, none 100 %."
     )

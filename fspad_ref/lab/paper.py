@@ -54,18 +54,14 @@ BOTH = ("eagle", "fspad")  # the drafts of calibration, temperatures and adaptiv
 
 @dataclass(frozen=True)
 class Schooling:
-    """What the other methods of the speed measurement learn from: what the shipped drafts have learned from.
-
-    For half as many steps, each of which costs several times as much as a draft's: Medusa has a vocabulary of outputs a
-    head, and the small language model has layers.
-    """
+    """What the other methods of the speed measurement learn from: what the shipped drafts have learned from."""
 
     dialogues: int = 16_000
     """Dialogues of the built-in world, unless the study's `data` names a file."""
     own_answers: int = 960
     """Questions more, answered by the target itself."""
     steps: int = 1_500
-    """Of as many tokens as the study's."""
+    """Half of the drafts', of as many tokens."""
 
 
 @dataclass(frozen=True)

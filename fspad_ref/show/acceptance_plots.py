@@ -1,4 +1,4 @@
-"""Pictures of chapter 08, first half: how sure a mean is, and what the recorded study says about acceptance.
+"""Pictures of chapter 08, section 3: what the recorded study says about acceptance.
 
 Rows are those of data/results/study.json, as lab/comparison.py writes them. As in `plots`: numbers -> Figure, and
 beside it the same numbers -> one line of text.
@@ -15,17 +15,13 @@ from matplotlib.patches import Patch
 
 from fspad_ref.errors import InputError
 from fspad_ref.lab.comparison import CONTROL, MAIN, MEAN
-from fspad_ref.lab.statistics import Estimate
 from fspad_ref.show import alignment_plots
 from fspad_ref.show.cards import LABELS
 from fspad_ref.show.plots import (
     BLACK,
     BLUE,
-    CYCLE,
     DARK,
     HATCHES,
-    MARKERS,
-    SKY,
     VERMILION,
     Measure,
     acceptance_claim,
@@ -56,71 +52,6 @@ def _panels(rows: Sequence[Row], size: tuple[float, float], **shared: Any) -> tu
     for axes, temperature in zip(panels, by_temperature, strict=True):
         axes.set_title(f"T={temperature:g}")
     return figure, dict(zip(panels, by_temperature.values(), strict=True))
-
-
-# --- how sure is a mean ----------------------------------------------------------------------------------------------
-
-
-@styled
-def seed_pairs(before: Sequence[float], after: Sequence[float], names: Sequence[str],
-               intervals: Mapping[str, Estimate]) -> Figure:  # fmt: skip
-    """Left: a line a seed, from the one method's value to the other's. Right: intervals of the difference."""
-    figure = Figure(figsize=(8.2, 3.3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for seed, pair in enumerate(zip(before, after, strict=True)):
-        left.plot((0, 1), pair, color=CYCLE[seed], marker=MARKERS[seed], label=f"seed {seed}")
-    left.set_xticks((0, 1), names)
-    left.set(xlim=(-0.3, 1.3), ylabel="tau", title="A line a seed")
-    left.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    _intervals(right, intervals)
-    right.axvline(0, color=BLACK, linestyle="--", linewidth=0.8)
-    right.set(xlabel=f"{names[1]} - {names[0]}", title="95 % interval of the difference")
-    return figure
-
-
-def pairs_claim(before: Sequence[float], after: Sequence[float], names: Sequence[str],
-                intervals: Mapping[str, Estimate]) -> str:  # fmt: skip
-    """In how many seeds the second method is above, and every interval."""
-    above = sum(b > a for a, b in zip(before, after, strict=True))
-    parts = [f"{name} from {one.low:+.2f} to {one.high:+.2f}" for name, one in intervals.items()]
-    return f"{names[1]} is above {names[0]} in {above} of {len(before)} seeds; the difference: {', '.join(parts)}."
-
-
-def _intervals(axes: Axes, intervals: Mapping[str, Estimate]) -> None:
-    for row, one in enumerate(intervals.values()):
-        axes.hlines(row, one.low, one.high, color=CYCLE[row], linewidth=2.5)
-        axes.plot(one.value, row, color=CYCLE[row], marker=MARKERS[row], markersize=8)
-    axes.set_yticks(range(len(intervals)), list(intervals))
-    axes.set(ylim=(len(intervals) - 0.4, -0.6))
-    axes.grid(axis="x")
-
-
-@styled
-def resamples(panels: Mapping[str, tuple[np.ndarray, Estimate]], alike: Sequence[str] = ()) -> Figure:
-    """A histogram of resampled values a panel, with the value itself and its bounds; panels `alike` share one scale."""
-    figure = Figure(figsize=(4.1 * len(panels), 3.1), layout="constrained")
-    axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (name, (values, one)) in zip(axes_of, panels.items(), strict=True):
-        counts, edges = np.histogram(values, bins=40)
-        inside = (edges[:-1] >= one.low) & (edges[1:] <= one.high)
-        for chosen, colour, hatch in ((inside, SKY, ""), (~inside, "#EEEEEE", "///")):
-            axes.bar(edges[:-1][chosen], counts[chosen], np.diff(edges)[chosen], align="edge", color=colour,
-                     hatch=hatch, edgecolor="white", linewidth=0.4)  # fmt: skip
-        axes.axvline(one.value, color=BLACK, linewidth=1.5)
-        for bound in (one.low, one.high):
-            axes.axvline(bound, color=VERMILION, linestyle="--", linewidth=1.2)
-        axes.set(title=name, xlabel="resampled value")
-    axes_of[0].set_ylabel("resamples")
-    of_one_scale = [axes for axes, name in zip(axes_of, panels, strict=True) if name in alike]
-    for axes in of_one_scale[1:]:
-        axes.sharex(of_one_scale[0])
-    return figure
-
-
-def resamples_claim(panels: Mapping[str, tuple[np.ndarray, Estimate]]) -> str:
-    """Value and bounds of every panel."""
-    parts = [f"{name} {one.value:.2f}, bounds {one.low:.2f} and {one.high:.2f}" for name, (_, one) in panels.items()]
-    return f"{'; '.join(parts)}; 95 of 100 resampled values lie between the bounds."
 
 
 # --- tau -------------------------------------------------------------------------------------------------------------

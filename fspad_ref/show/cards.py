@@ -23,7 +23,7 @@ RECORDED = {
     "stages": "where the time of a round goes",
     "tune": "the tree size that is fastest on that machine",
     "calibration": "tau under the tree of the EAGLE-2 paper",
-    "temperatures": "tau against the temperature, with that tree",
+    "temperatures": "tau against the temperature, with the tree of `tune.json`",
     "adaptive": "the adaptive stop against the fixed tree, seconds",
     "goals": "what was aimed at, what was measured",
 }
@@ -131,16 +131,25 @@ def _claims(study: dict) -> list[str]:
 def _measured(study: dict, speed: dict) -> str:
     """What the figures of the table stand on."""
     seeds, tree, tuned = study["key"]["seeds"], study["config"]["tree"], speed["config"]["tree"]
-    asked, p = speed["config"], speed["provenance"]
+    asked = speed["config"]
     interval = "95 % t-intervals over seeds" if seeds > 1 else "no interval, as there is one seed"
+    loop = [row for row in speed["summary"] if row["task"] == MEAN
+            and not (row["temperature"] and row["method"] in speed["other_text"])]  # fmt: skip
+    same, answers = (sum(row[name] for row in loop) for name in ("identical", "answers"))
     return (
         f"Study: means of {seeds} trainings of {study['config']['training']['steps']:,} steps, in parentheses "
-        f"{interval}; {study['answers']:,} recorded answers, tree of {_tree(tree)}. Real loop, with the drafts in "
-        f"data/drafts: {asked['per_task']} questions a task, tree of {_tree(tuned)}; medians of "
-        f"{asked['speed']['repetitions']} runs, in parentheses their range. At T>0 the methods of transformers draw "
-        f"another text of the same law. {p['hardware']}, {p['threads']} threads, {p['dtype']}, torch {p['torch']}, "
-        f"{p['date'][:10]}:\n\n    {p['command']}"
+        f"{interval}; {study['answers']:,} recorded answers, tree of {_tree(tree)}. {_how(study['provenance'])}\n\n"
+        f"Real loop, with the drafts in data/drafts: {asked['per_task']} questions a task, tree of {_tree(tuned)}; "
+        f"medians of {asked['speed']['repetitions']} runs, in parentheses their range. At T>0 the methods of "
+        f"transformers draw another text of the same law; of all other answers {same} of {answers} are plain "
+        f"decoding's, token for token. {_how(speed['provenance'])}"
     )
+
+
+def _how(p: dict) -> str:
+    """On what and by which command something was measured."""
+    machine = f"{p['hardware']}, threads: {p['threads']}, {p['dtype']}, torch {p['torch']}, {p['date'][:10]}"
+    return f"{machine}:\n\n    {p['command']}"
 
 
 def _tree(tree: dict) -> str:
@@ -180,18 +189,7 @@ def calibration_section(record: dict) -> str:
             cells = [f"{row['tau']:.2f}" for task in tasks for row in rows
                      if (row["task"], row["method"], row["temperature"]) == (task, method, temperature)]  # fmt: skip
             lines.append(f"| {LABELS[method]} | {temperature:g} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", _how(record)])
-
-
-def _how(record: dict) -> str:
-    """Which command measured this, on what."""
-    p, tree = record["provenance"], record["config"]["tree"]
-    return (
-        f"Tree: top_k {tree['top_k']}, depth {tree['depth']}, {tree['total_tokens']} tokens. Means over the six tasks; "
-        "in parentheses 95 % intervals, bootstrapped over questions. "
-        f"{p['hardware']}, {p['threads']} threads, {p['dtype']}, torch {p['torch']}, {p['date'][:10]}:\n\n"
-        f"    {p['command']}"
-    )
+    return "\n".join([*lines, "", f"Tree: {_tree(record['config']['tree'])}. {_how(record['provenance'])}"])
 
 
 def target_section(record: dict) -> str:
