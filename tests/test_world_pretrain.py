@@ -4,6 +4,7 @@ import json
 import math
 import random
 import signal
+from collections import Counter
 
 import pytest
 import torch
@@ -20,8 +21,9 @@ from fspad_ref.world.learner import Learner
 from fspad_ref.world.model import TargetConfig, grow
 from fspad_ref.world.muon import Muon, orthogonalize
 from fspad_ref.world.packing import PackedBatches, pack
-from fspad_ref.world.pretrain import pretrain
+from fspad_ref.world.pretrain import learn_tokenizer, pretrain
 from fspad_ref.world.recipe import PretrainConfig
+from fspad_ref.world.stream import ROTATION, dialogue
 from fspad_ref.world.tokenizer import SPECIAL, train_tokenizer
 
 WORDS = "red blue gold grün weiß amber".split()
@@ -59,6 +61,22 @@ def trained(tmp_path_factory):
 
 
 # ---- tokenizer ----
+
+
+def test_the_vocabulary_is_learned_from_all_tasks_as_often_as_the_stream_has_them(tmp_path):
+    asked = Counter()
+
+    def counted(seed, index, held):
+        exchange = dialogue(seed, index, held)
+        asked[exchange.category] += 1
+        return exchange
+
+    learn_tokenizer(PretrainConfig(tmp_path, minutes=1), counted)
+    shares = Counter(ROTATION)
+    for counts in (shares, asked):
+        del counts["echo"]  # of which the stream's opening consists, besides
+    for task, share in shares.items():
+        assert asked[task] / asked.total() == pytest.approx(share / shares.total(), abs=0.01)
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))

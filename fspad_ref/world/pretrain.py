@@ -52,6 +52,16 @@ def pretrain(config: PretrainConfig, stream: Stream | None = None) -> dict:
     return run.finish()
 
 
+def learn_tokenizer(config: PretrainConfig, stream: Stream) -> PreTrainedTokenizerBase:
+    """The tokenizer of `config.tokenizer_dialogues` dialogues, spread out, as a stream may open with one kind alone.
+
+    The stride must share no divisor with the length of the stream's rotation, or the vocabulary is that of a few tasks.
+    """
+    exchanges = (stream(config.seed, 11 * i, False) for i in range(config.tokenizer_dialogues))
+    texts = (text for exchange in exchanges for turn in exchange.turns for text in turn)
+    return train_tokenizer(texts, config.target.vocabulary, config.target.positions)
+
+
 class _Run:
     def __init__(self, config: PretrainConfig, stream: Stream):
         self.config, self.stream, self.out = config, stream, Path(config.out)
@@ -65,7 +75,7 @@ class _Run:
         self.before: dict = load_json(config.initial / "training.json") if config.initial else {}
         if newest is None:
             initial = config.initial
-            self.tokenizer = AutoTokenizer.from_pretrained(initial) if initial else self._learn_tokenizer()
+            self.tokenizer = AutoTokenizer.from_pretrained(initial) if initial else learn_tokenizer(config, stream)
             self.learner = Learner(config, self.tokenizer, config.layers(0.0))
             self.progress, self.reports = Progress(batch_size=self._batch_size()), []
             if initial:
@@ -87,12 +97,6 @@ class _Run:
         p.dialogues = p.batch * p.batch_size
 
     # ---- data ----
-
-    def _learn_tokenizer(self) -> PreTrainedTokenizerBase:
-        # every tenth dialogue: the stream's opening is of one kind
-        exchanges = (self.stream(self.config.seed, 10 * i, False) for i in range(self.config.tokenizer_dialogues))
-        texts = (text for exchange in exchanges for turn in exchange.turns for text in turn)
-        return train_tokenizer(texts, self.config.target.vocabulary, self.config.target.positions)
 
     def _batch_size(self) -> int:
         """Dialogues that have about batch_tokens together; the same in all batches, so that a batch has its place."""
