@@ -133,9 +133,7 @@ def _measured(study: dict, speed: dict) -> str:
     seeds, tree, tuned = study["key"]["seeds"], study["config"]["tree"], speed["config"]["tree"]
     asked = speed["config"]
     interval = "95 % t-intervals over seeds" if seeds > 1 else "no interval, as there is one seed"
-    loop = [row for row in speed["summary"] if row["task"] == MEAN
-            and not (row["temperature"] and row["method"] in speed["other_text"])]  # fmt: skip
-    same, answers = (sum(row[name] for row in loop) for name in ("identical", "answers"))
+    same, answers = identical_answers(speed)
     return (
         f"Study: means of {seeds} trainings of {study['config']['training']['steps']:,} steps, in parentheses "
         f"{interval}; {study['answers']:,} recorded answers, tree of {_tree(tree)}. {_how(study['provenance'])}\n\n"
@@ -144,6 +142,14 @@ def _measured(study: dict, speed: dict) -> str:
         f"transformers draw another text of the same law; of all other answers {same} of {answers} are plain "
         f"decoding's, token for token. {_how(speed['provenance'])}"
     )
+
+
+def identical_answers(speed: dict) -> tuple[int, int]:
+    """How many answers are plain decoding's token for token, of how many that should be: not plain decoding's own, nor
+    at T>0 those of methods that draw another text."""
+    rows = [row for row in speed["summary"] if row["task"] == MEAN and row["method"] != PLAIN
+            and not (row["temperature"] and row["method"] in speed["other_text"])]  # fmt: skip
+    return sum(row["identical"] for row in rows), sum(row["answers"] for row in rows)
 
 
 def _how(p: dict) -> str:
