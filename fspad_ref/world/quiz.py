@@ -46,7 +46,7 @@ def facts_quiz(dice: Dice) -> Exchange:
     asked = dice.sample([pair for pair in knowledge.pairs(False) if pair[0].name in three], 8)
     turns = []
     for entity, attribute, value, prompt in asked:
-        stated = part(dice, knowledge.statement(dice, entity, attribute, value, first=True))
+        stated = knowledge.statement(dice, entity, attribute, value, first=True)
         turns.append((prompt[0].upper() + prompt[1:], stated + "."))
     turns[0] = (part(dice, ASK_FACTS, q=turns[0][0]), turns[0][1])
     return Exchange("facts quiz", tuple(turns), tuple((value,) for _, _, value, _ in asked))
