@@ -167,10 +167,9 @@ def top_children(draft: Draft, logit_feature: Float[Tensor, "*rows hidden"], k: 
 def most_probable(logits: Float[Tensor, "*rows vocab"], k: int) -> tuple[Tensor, Tensor]:
     """log q and token of the k most probable tokens, (..., k) each, best first."""
     logits = at_least_float32(logits)  # half precision would tie many path scores
-    top, token = logits.topk(k, dim=-1)  # (..., V) -> (..., k)
-    log_q = top - logits.logsumexp(dim=-1, keepdim=True)
+    log_q, token = logits.log_softmax(dim=-1).topk(k, dim=-1)  # (..., V) -> (..., k)
     # NaN (an overflow in half precision) sorts above everything and would tear the tree apart: a bad draft may be
-    # useless, it must not be wrong. Clamped, since a logsumexp rounded down would let a child outscore its parent.
+    # useless, it must not be wrong. Clamped, since a rounding upwards would let a child outscore its parent.
     return log_q.masked_fill(log_q.isnan(), -torch.inf).clamp(max=0.0), token
 
 

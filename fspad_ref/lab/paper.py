@@ -60,8 +60,8 @@ class Schooling:
     """Dialogues of the built-in world, unless the study's `data` names a file."""
     own_answers: int = 960
     """Questions more, answered by the target itself."""
-    steps: int = 1_500
-    """Half of the drafts', of as many tokens."""
+    steps: int = 3_000
+    """As many as the drafts', of as many tokens."""
 
 
 @dataclass(frozen=True)

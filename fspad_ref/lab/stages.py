@@ -9,7 +9,7 @@ is counted twice and the stages of a round add up to the round.
       draft.forward    draft extension: the newly accepted pairs, in the first round the whole prompt
       expand           expand: masks, the frontier's sort, gathering what it inherits
         draft.forward  draft levels
-        top_children   top-k: its lm_head is "draft head", the rest of it is top-k and logsumexp
+        top_children   top-k: its lm_head is "draft head", the rest of it is log-softmax and top-k
       rerank           rerank, with the ancestor mask
     tree_features      target forward
     lm_head            target head

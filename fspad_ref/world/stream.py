@@ -108,6 +108,18 @@ def questions(seed: int = QUESTION_SEED, per_task: int = QUESTIONS_PER_TASK) -> 
     ]
 
 
+def further_questions(count: int, seed: int = 0) -> list[str]:
+    """First turns of the held-out side that are nobody's benchmark: task after task, in turn."""
+    asked = {q.turns[0] for q in questions()}
+
+    def of_task(place: int) -> Iterator[str]:
+        texts = (dialogue(seed, index, held=True).turns[0][0] for index in itertools.count(place, len(CATEGORIES)))
+        return (text for text in texts if text not in asked)
+
+    tasks = [of_task(place) for place in range(len(CATEGORIES))]
+    return [next(tasks[number % len(tasks)]) for number in range(count)]
+
+
 def _prompts(turns: tuple[str, ...]) -> list[tuple[str, ...]]:
     """What the user has said at each turn: "Tell me more." is a different prompt after a different opening."""
     return [turns[: i + 1] for i in range(len(turns))]
