@@ -136,7 +136,8 @@ def expand(
     levels = [(tokens, torch.zeros_like(tokens), scores)]
     index = torch.arange(1, k + 1, device=device)  # where the frontier stands among all nodes
     feature = aligned_feature.expand(1, k, -1)  # (1, k, D)
-    visible = torch.eye(k, dtype=torch.bool, device=device)  # (k, entries): what of the tree each frontier node sees
+    itself = torch.eye(k, dtype=torch.bool, device=device)
+    visible = itself  # (k, entries): what of the tree each frontier node sees
     for step in range(config.depth):
         if go_on is not None and not go_on(scores):
             break
@@ -145,13 +146,13 @@ def expand(
         out = draft(feature, tokens[None], mask, positions=positions, cache=cache)
         log_q, token = top_children(draft, out.logit_feature[0], k)  # (k, k)
         candidates = (scores[:, None] + log_q).flatten()  # (k * k,) path scores
-        levels.append((token.flatten(), index.repeat_interleave(k), candidates))
+        levels.append((token.flatten(), index[:, None].expand(k, k).flatten(), candidates))
         # the next frontier: the k best of the k * k, and what each inherits from its parent
         scores, best = candidates.sort(descending=True, stable=True)
         scores, best = scores[:k], best[:k]
         tokens, came_from = token.flatten()[best], best // k
         feature = out.aligned_feature[:, came_from]
-        visible = torch.cat((visible[came_from], torch.eye(k, dtype=torch.bool, device=device)), dim=1)
+        visible = torch.cat((visible[came_from], itself), dim=1)
         index = 1 + k + step * k**2 + best
     token, parent, score = (torch.cat(part) for part in zip(*levels, strict=True))
     depth = torch.ones(k, dtype=torch.long, device=device)
