@@ -20,7 +20,7 @@ from fspad_ref.errors import ConfigError
 from fspad_ref.lab.baselines import Method
 from fspad_ref.lab.bench import PLAIN, Answer, answer_with_all, summarize, warm_up
 from fspad_ref.lab.costs import Costs, ideal_speedup, predict_speedup
-from fspad_ref.lab.stages import profile_rounds
+from fspad_ref.lab.stages import profile_together
 from fspad_ref.lab.timings import Terms, measure_together
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
@@ -150,12 +150,11 @@ def stage_rows(
     config: SpeedConfig,
     progress: Callable[..., Any] = tqdm,
 ) -> list[dict[str, Any]]:
-    """Profiles of a round, by tree and temperature, as plain data. trees: a name -> a tree."""
-    rows = []
-    jobs = [(name, tree, temperature) for name, tree in trees.items() for temperature in config.temperatures]
-    for name, tree, temperature in progress(jobs, desc="profile", unit="profile"):
-        profile = profile_rounds(target, draft, prompts, tree=tree, max_new_tokens=config.max_new_tokens,
-                                 sampling=SamplingConfig(temperature, seed=config.seed),
-                                 eos_token_id=target.tokenizer.eos_token_id)  # fmt: skip
-        rows.append({"name": name, "tree": asdict(tree), "temperature": temperature} | asdict(profile))
-    return rows
+    """Profiles of a round, by tree and temperature, as plain data; all take turns. trees: a name -> a tree."""
+    wanted = {(name, temperature): (tree, SamplingConfig(temperature, seed=config.seed))
+              for name, tree in trees.items() for temperature in config.temperatures}  # fmt: skip
+    found = profile_together(target, draft, prompts, wanted, max_new_tokens=config.max_new_tokens,
+                             eos_token_id=target.tokenizer.eos_token_id,
+                             progress=lambda texts: progress(texts, desc="profile", unit="text"))  # fmt: skip
+    return [{"name": name, "tree": asdict(trees[name]), "temperature": temperature} | asdict(profile)
+            for (name, temperature), profile in found.items()]  # fmt: skip
