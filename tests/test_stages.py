@@ -129,8 +129,8 @@ def test_the_text_is_the_same_with_timers(target, draft):
 def test_several_trees_take_turns(target, draft, monkeypatch):
     """A machine that slows down slows all of them alike: no tree is profiled at a stretch."""
     order, real = [], generate.speculative_generate
-    monkeypatch.setattr(generate, "speculative_generate",
-                        lambda *a, tree, **b: [order.append(tree.total_tokens), real(*a, tree=tree, **b)][1])  # fmt: skip
+    logged = lambda *a, tree, **b: [order.append(tree.total_tokens), real(*a, tree=tree, **b)][1]  # noqa: E731
+    monkeypatch.setattr(generate, "speculative_generate", logged)
     wanted = {size: (TreeConfig(4, 3, size), SamplingConfig()) for size in (9, 20)}
     profiles = profile_together(target, draft, [PROMPT, PROMPT[:3]], wanted, max_new_tokens=8)
     assert order == [9, 20] + 2 * [9, 9, 20, 20]
