@@ -50,14 +50,19 @@ def draw_slots(dice: Dice, talk: Talk) -> dict[str, str]:
 def _named(talk: Talk, slots: dict[str, str], text: str) -> list[str]:
     """The words from lists of ours that the text uses; without any, how it begins."""
     words = (slots[slot] for source, wanted in _groups(talk) if source in _lists() for slot in wanted)
-    return [word for word in words if contains(text, _bare(word))] or [" ".join(text.split()[:3])]
+    return [word for word in words if _says(text, word)] or [" ".join(text.split()[:3])]
+
+
+def _says(text: str, words: str) -> bool:
+    """Whether the text names them, at the beginning of a sentence too."""
+    return contains(text.lower(), _bare(words).lower())
 
 
 def _add_the_usual(dice: Dice, talk: Talk, slots: dict[str, str], opening: str) -> None:
     """What the opening left open mostly follows from what it named: a story of owls has its usual hero."""
     named = _named(talk, slots, opening)
     for source, wanted in _groups(talk):
-        open_slots = [slot for slot in wanted if slot in slots and not contains(opening, _bare(slots[slot]))]
+        open_slots = [slot for slot in wanted if slot in slots and not _says(opening, slots[slot])]
         for slot in (slot for slot in open_slots if dice.chance(USUAL)):
             about = slot, named[settled(len(named), slot)]
             if source == "first":

@@ -305,7 +305,7 @@ TALKS = (
           "well|too|on Sundays]. [My friend|My cousin|A man called] {n} [used to say|once told me|often said]: \"I "
           "{t}\", [and today|but now] [all is well|it is forgotten|things are fine].", "t"),
           ("[What was my problem|Can you repeat my problem|What did I say]?",
-           "You said: \"I {t}.\" [My advice was|So I advise you] to {tip}, [and also|or better] to {tip}. [Do "
+           "You said: \"I {t}.\" [So I advise you|I advise you] to {tip}, [and also|or better] to {tip}. [Do "
            "not|Never] [lose heart|be hard on yourself|give up], [many|all sorts of] people [say the same|know "
            "this|feel like that] [on some days|in winter|at times]. {bye}.", "t"))),
 )
