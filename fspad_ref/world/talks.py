@@ -75,7 +75,7 @@ BANKS = {
            "on|Tomorrow|When you are free], [ask me again|tell me more|we can go on|I can say more|let us talk about "
            "it]|[Remember|Just remember|One last thing|And never forget]: [patience|good company|a calm mind|a warm "
            "heart|a bit of luck|a joke|good sleep] [helps|does wonders|goes a long way|is half the work]",
-    "think": "[I think|I believe|In my view|It seems to me|I would say|If you ask me|To be honest|I feel|My guess is]",
+    "think": "[I think|I believe|in my view|it seems to me|I would say|if you ask me|to be honest|I feel|my guess is]",
     "herb": "[garlic|pepper|salt|butter|parsley|mustard|cream|olive oil|fresh herbs|a little "
             "sugar|vinegar|ginger|chilli]",
     "do": "[visit|look at|stroll through|explore|start with|spend an hour in|do not miss|drop by]",
