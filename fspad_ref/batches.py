@@ -50,12 +50,12 @@ def trained_positions(response: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batc
 
 
 def data_hash(dialogues: Sequence[Dialogue | Encoded], most: int = 1000) -> str:
-    """16 hex digits that tell data apart: a hash of their number and of up to about `most` dialogues, spread evenly.
+    """16 hex digits that tell data apart: a hash of their number and of up to `most` dialogues, spread evenly.
 
     Not of all of them, since they may be written only when asked for.
     """
     hashed = hashlib.sha256(str(len(dialogues)).encode())
-    for index in range(0, len(dialogues), max(1, len(dialogues) // most)):
+    for index in range(0, len(dialogues), max(1, -(-len(dialogues) // most))):
         hashed.update(repr(dialogues[index]).encode())
     return hashed.hexdigest()[:16]
 

@@ -139,10 +139,12 @@ def test_the_jobs_of_several_rows_take_turns(target, monkeypatch):
 
 def test_the_prefills_are_those_of_the_prompt(target, monkeypatch):
     """The prefix of a round is longer: half of the answer is in it."""
-    lengths, real = [], timings._prefill
-    monkeypatch.setattr(timings, "_prefill", lambda target, prompt: [lengths.append(prompt), real(target, prompt)][1])
+    lengths, behind = [], []
+    prefill, forward = timings._prefill, timings._draft_forward
+    monkeypatch.setattr(timings, "_prefill", lambda *a: [lengths.append(a[1]), prefill(*a)][1])
+    monkeypatch.setattr(timings, "_draft_forward", lambda *a: [behind.append(a[1:]), forward(*a)][1])
     measure_costs(target, tiny_draft(target), Terms(5, 8, tree_sizes=(1,), draft_rows=(1,)), repetitions=1)
-    assert lengths == [5]
+    assert lengths == [5] and behind == [(0, 5), (8, 1)]  # (entries in the cache, rows)
 
 
 def calls(run) -> list[str]:

@@ -134,7 +134,8 @@ def compare(
         for grower in growers(ways).values():
             grower.grown.clear()
         for number, question in enumerate(questions):
-            answers += timed_answers(target, ways, question, temperature, config, place + number, repetition)
+            place_of_all = place * len(questions) + number
+            answers += timed_answers(target, ways, question, temperature, config, place_of_all, repetition)
         for name, grower in growers(ways).items():
             forwards[name, temperature] = sum(n * trees for n, trees in grower.grown.items()) / grower.grown.total()
     return {
@@ -159,10 +160,12 @@ def costs_of(target: Target, draft: Draft, questions: Sequence[Question], config
     tree = config.tree
     prompts = [len(prompt_ids(target.tokenizer, [], question.turns[0])) for question in questions]
     terms = Terms(
-        int(np.mean(prompts)), int(np.mean(prompts) + config.max_new_tokens / 3),
-        SamplingConfig(config.temperatures[0], seed=config.seed),
-        sorted({1, tree.total_tokens}), sorted({1, 2, 4, tree.top_k, tree.levels + 2}),
-    )  # fmt: skip
+        prompt=int(np.mean(prompts)),
+        prefix=int(np.mean(prompts) + config.max_new_tokens / 3),
+        sampling=SamplingConfig(config.temperatures[0], seed=config.seed),
+        tree_sizes=sorted({1, tree.total_tokens}),
+        draft_rows=sorted({1, 2, 4, tree.top_k, tree.levels + 2}),
+    )
     return measure_costs(target, draft, terms, repetitions=config.cost_repetitions, now=config.now)
 
 

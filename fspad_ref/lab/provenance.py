@@ -95,7 +95,7 @@ def digest(key: Any) -> str:
 def fingerprint(module: nn.Module) -> str:
     """16 hex digits that tell weights apart: a hash of all names and shapes, and of some thousand numbers a tensor.
 
-    The stride shares no divisor with a row's length, so that the numbers come from all columns.
+    The stride shares no divisor with a row's length, so that the numbers come from as many different columns as can be.
     """
     hashed = hashlib.sha256()
     for name, tensor in module.state_dict().items():

@@ -115,8 +115,13 @@ def model_rows(
             draft, tree = trees[name]
             rows = sorted({1, 2, tree.top_k, *range(1, tree.levels + 3, 2), tree.levels + 2})
             prompt, prefix = (int(np.mean([a.prompt + part * a.tokens for a in mine])) for part in (0, 0.5))
-            law = SamplingConfig(temperature, seed=config.seed)
-            wanted[name, temperature] = draft, Terms(prompt, prefix, law, sorted({1, tree.total_tokens}), rows)
+            wanted[name, temperature] = draft, Terms(
+                prompt=prompt,
+                prefix=prefix,
+                sampling=SamplingConfig(temperature, seed=config.seed),
+                tree_sizes=sorted({1, tree.total_tokens}),
+                draft_rows=rows,
+            )
     found = measure_together(target, wanted, config.cost_repetitions)
     return [_model_row(name, temperature, trees[name][1], of[PLAIN, temperature], of[name, temperature], costs)
             for (name, temperature), costs in found.items()]  # fmt: skip

@@ -198,7 +198,8 @@ def profile_together(
     ratios: dict[Any, list[float]] = {name: [] for name in wanted}
     calls: dict[Any, Counter[str]] = {name: Counter() for name in wanted}
 
-    def seconds(name: Any, ids: Sequence[int], timers: bool) -> float:
+    def decode(name: Any, ids: Sequence[int], timers: bool) -> float:
+        """Seconds of one text; with timers its rounds are kept."""
         tree, sampling = wanted[name]
         with timed_stages(target, draft, now) if timers else nullcontext() as clock:
             target.synchronize()
@@ -213,10 +214,10 @@ def profile_together(
         return spent
 
     for ids, name in itertools.product(prompts[:1], wanted):
-        seconds(name, ids, False)  # first calls pay for memory and kernels that later ones reuse
+        decode(name, ids, False)  # first calls pay for memory and kernels that later ones reuse
     for number, ids in enumerate(progress(prompts)):
         for name in wanted:
-            found = {timers: seconds(name, ids, timers) for timers in (number % 2 == 0, number % 2 == 1)}
+            found = {timers: decode(name, ids, timers) for timers in (number % 2 == 0, number % 2 == 1)}
             ratios[name].append(found[True] / found[False])
     for name in wanted:
         _check(rounds[name], calls[name])

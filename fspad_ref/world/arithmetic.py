@@ -1,9 +1,9 @@
 """The mathematics task: word problems of two or three operations, worked step by step in the answer.
 
 Two digits are added at once, larger numbers in parts: 34 + 27 = 61, 238 + 45 = 278 + 5 = 283, and 7 x 34 = 210 + 28 =
-238. A chain of terms that are copied would be right more often, and teach a draft nothing but copying. How a step is
-worded, mostly follows from the wording of the story. Held out is the combination of operations and operands, whatever
-the story around it.
+238. A chain of terms that are copied would be right more often, and teach a draft nothing but copying. The wording of
+a step mostly follows from that of the story, the words that link steps from the name of the person. Held out is the
+combination of operations and operands, whatever the story around it.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def _subtract(x: int, y: int) -> tuple[str, int]:
 
 
 def _chain(x: int, y: int, sign: str) -> tuple[str, int]:
-    """Working and result of x + y or x - y, with y of three-digit sums broken into hundreds, tens and ones.
+    """Working and result of x + y or x - y; if one of them has three digits, y is broken into hundreds, tens and ones.
 
     >>> _chain(238, 45, "+")
     ('238 + 45 = 278 + 5 = 283', 283)

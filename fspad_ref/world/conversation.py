@@ -68,6 +68,7 @@ def _add_the_usual(dice: Dice, talk: Talk, slots: dict[str, str], opening: str) 
             if source == "first":
                 slots[slot] = names.first(Dice(settled(2**32, *about)))
             elif source in _lists():
+                # without the word that was drawn, so what is settled may be either of two neighbours in the list
                 rest = [word for word in _lists()[source] if word not in [slots[other] for other in wanted]]
                 slots[slot] = rest[settled(len(rest), *about)]
 

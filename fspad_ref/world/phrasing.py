@@ -6,7 +6,7 @@ brackets separates alternatives of the whole pattern.
 
     say(Dice(0), "a~ [old|new] {thing}", thing="map")     # -> "An old map" or "A new map"
 
-With `habits`, a choice mostly follows from one of them: which one, is settled by the choice itself. So what is said of
+With `habits`, a choice mostly follows from one of them, and the choice itself settles from which. So what is said of
 apples and pears is put together of what is said of apples and of what is said of pears (see dice.usual).
 """
 

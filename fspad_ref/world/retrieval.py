@@ -43,9 +43,9 @@ BANKS = {
 
 
 def rag(dice: Dice, held: bool) -> Exchange:
-    """Three or four passages, a question about one of them, and the answer with the passage that holds it.
+    """Three passages, a question about one of them, and the answer with the passage that holds it.
 
-    How it is worded, mostly follows from the wording of the question and from the place of that passage.
+    Its wording mostly follows from that of the question and from the place of that passage.
     All names in the passages lie on the wanted side. Expected: the value asked for.
     """
     told = three_passages(dice, held)

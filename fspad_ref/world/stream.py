@@ -109,7 +109,10 @@ def questions(seed: int = QUESTION_SEED, per_task: int = QUESTIONS_PER_TASK) -> 
 
 
 def further_questions(count: int, seed: int = 0) -> list[str]:
-    """First turns of the held-out side that are nobody's benchmark: task after task, in turn."""
+    """First turns of the held-out side that are nobody's benchmark: task after task, in turn.
+
+    Raises InputError for a negative seed.
+    """
     asked = {q.turns[0] for q in questions()}
 
     def of_task(place: int) -> Iterator[str]:

@@ -24,7 +24,7 @@ OPENINGS = (
 def summarization(dice: Dice, held: bool) -> Exchange:
     """A report of four to six sentences, and a summary of its lead facts in other words.
 
-    How it is worded, mostly follows from the day and the thing that it is about.
+    Its wording mostly follows from the day and the thing that it is about.
     All names lie on the wanted side. Expected: the names of who and where.
     """
     report = dice.pick(REPORTS)

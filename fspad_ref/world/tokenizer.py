@@ -1,8 +1,8 @@
 """The built-in target's tokenizer: a byte-level BPE, learned from the world's own text, with a chat template.
 
 Bytes are the alphabet, so every text can be encoded and decoded back without loss. Digits stay single tokens, the first
-with the blank before it: a number is then the same sequence of digits wherever it stands in a sentence, which is what
-makes written arithmetic learnable.
+with the blank before it: a number is then the same sequence of tokens wherever it stands behind a blank, which is what
+makes written arithmetic learnable. (In "[3]", or where a text begins, its first digit is another token.)
 
     <|bos|><|user|>question<|assistant|>answer<|end|><|user|>question 2<|assistant|>answer 2<|end|>
 """
