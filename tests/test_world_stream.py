@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 
@@ -16,6 +17,7 @@ from fspad_ref.corpus import CATEGORIES, Question, read_questions, write_questio
 from fspad_ref.errors import InputError
 from fspad_ref.world import DATA, data_file
 from fspad_ref.world.stream import (
+    LAST,
     LATER,
     OPENING,
     PRACTICE,
@@ -58,6 +60,8 @@ def test_all_tasks_take_turns():
     assert counts == {c: 100 * (1 + PRACTICE.count(c)) for c in CATEGORIES} | {"echo": 100}
     later = collections.Counter(e.category for e in itertools.islice(stream(5, LATER), 1000))
     assert later == dict.fromkeys(CATEGORIES, 100) | {"notes quiz": 200, "facts quiz": 200}
+    last = collections.Counter(e.category for e in itertools.islice(stream(5, LAST), 100))
+    assert last == dict.fromkeys(CATEGORIES, 10) | {"sums quiz": 40}
     assert [dialogue(5, index, held=True).category for index in range(12)] == [*CATEGORIES, *CATEGORIES]
 
 
@@ -78,6 +82,15 @@ def test_a_quiz_asks_eight_things_that_can_be_known():
         assert len({question for question, _ in exchange.turns}) == 8
         if exchange.category == "notes quiz":
             assert all(value in exchange.turns[0][0] for (value,) in exchange.expected)
+
+
+def test_a_quiz_of_sums_is_right():
+    for exchange in (dialogue(5, LAST + 10 * i + place) for i in range(60) for place in (6, 9)):
+        assert len(exchange.turns) == 8
+        for (question, answer), (result,) in zip(exchange.turns, exchange.expected, strict=True):
+            asked = re.search(r"\d+ [-+x/] \d+", question)[0]
+            assert eval(asked.replace("x", "*").replace("/", "//")) == int(result) > 0  # digits and operators only
+            assert f"{asked} = " in answer and answer.rstrip(".").endswith((f" = {result}", f" = {asked.split()[0]}"))
 
 
 def test_negative_numbers_are_refused():
