@@ -5,6 +5,7 @@ batches of a pool are shuffled again. A place in the data is (epoch, pool, batch
 go on exactly where a training stopped.
 """
 
+import hashlib
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,17 @@ def trained_positions(response: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batc
     mask = torch.zeros_like(response[:, 1:])
     mask[:, :-1] = response[:, 1:-1] & response[:, 2:]
     return mask
+
+
+def data_hash(dialogues: Sequence[Dialogue | Encoded], most: int = 1000) -> str:
+    """16 hex digits that tell data apart: a hash of their number and of up to `most` dialogues, spread evenly.
+
+    Not of all of them, since they may be written only when asked for.
+    """
+    hashed = hashlib.sha256(str(len(dialogues)).encode())
+    for index in range(0, len(dialogues), max(1, -(-len(dialogues) // most))):
+        hashed.update(repr(dialogues[index]).encode())
+    return hashed.hexdigest()[:16]
 
 
 def batches(

@@ -178,14 +178,14 @@ def speculative_generate(
     text, token = chooser.extend(text, target.lm_head(features[:, -1]))  # (1, T + 1)
     done = ending.take(result, [token])
     while not done:
-        prefix, new = cache.length, features.shape[1]  # the target has not seen the last token yet: the tree's root
-        nodes = grow(features, text[:, -new - 1 :])  # grow: a DraftTree of N nodes
+        prefix, pairs = cache.length, features.shape[1]  # the target has not seen the last token yet: the tree's root
+        nodes = grow(features, text[:, -pairs - 1 :])  # grow: a DraftTree of N nodes
         features = target.tree_features(nodes.token, nodes.depth, nodes.ancestors, cache)  # score: (N, D)
         drawn = chooser.every_node(target.lm_head(features), nodes, text, grower.levels)  # draw: (N,)
-        path, tokens = verify(nodes, drawn, grower.levels).read()  # verify: accepted + 1 of each
+        path, new, tokens = verify(nodes, drawn, grower.levels).read()  # verify: accepted + 1 of each
         cache.keep(prefix, path)  # keep
         features = features[None, path]  # (1, accepted + 1, D): of the root and the accepted tokens
-        text = torch.cat((text, text.new_tensor([tokens])), dim=1)
+        text = torch.cat((text, new[None]), dim=1)
         done = ending.take(result, tokens, accepted=len(tokens) - 1)
     return result
 

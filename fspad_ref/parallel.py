@@ -54,7 +54,12 @@ class Several(Processes):
         ids = [device] if device.type == "cuda" else None
         with warnings.catch_warnings():  # torch 2.13 gives the option another name, which older ones do not know
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-            return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+            return DistributedDataParallel(
+                module,
+                device_ids=ids,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,  # gradients are not held twice
+            )
 
     def exchange(self, module: nn.Module, now: bool) -> AbstractContextManager:
         if not self.sharded:

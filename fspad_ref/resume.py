@@ -32,7 +32,7 @@ class TrainRecord:
     config: dict[str, Any]
     drafts: dict[str, Any]  # name -> its DraftConfig
     dialogues: int
-    data_hash: str = ""  # of the first and the last dialogue
+    data_hash: str = ""  # see batches.data_hash
     step: int = 0
     place: Place = (0, 0, 0)  # epoch, pool, batch of the next step
     loss: dict[str, list[float]] = field(default_factory=dict)  # name -> total loss of each step

@@ -16,7 +16,6 @@ A step may take several batches, whose gradients are added up, and several proce
 change the order of sums: a loss is always the mean over all positions that the step trains.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_value_
 
-from fspad_ref.batches import Batch, Encoded, batches, trained_positions
+from fspad_ref.batches import Batch, Encoded, batches, data_hash, trained_positions
 from fspad_ref.checkpoint import save_json
 from fspad_ref.corpus import Dialogue
 from fspad_ref.draft import Draft
@@ -75,8 +74,7 @@ def train(
     if evaluate is None and prompts:
         evaluate = acceptance_on(target, prompts)
     run = _Run(target, dict(drafts), config, len(dialogues), Path(out) if out else None, processes)
-    ends = repr((dialogues[0], dialogues[len(dialogues) - 1])) if len(dialogues) else ""
-    run.record.data_hash = hashlib.sha256(ends.encode()).hexdigest()[:16]
+    run.record.data_hash = data_hash(dialogues)
     try:
         run.restore(resume)
         record, limit = run.record, min(config.max_length, target.max_positions)

@@ -136,7 +136,8 @@ def expand(
     levels = [(tokens, torch.zeros_like(tokens), scores)]
     index = torch.arange(1, k + 1, device=device)  # where the frontier stands among all nodes
     feature = aligned_feature.expand(1, k, -1)  # (1, k, D)
-    visible = torch.eye(k, dtype=torch.bool, device=device)  # (k, entries): what of the tree each frontier node sees
+    itself = torch.eye(k, dtype=torch.bool, device=device)
+    visible = itself  # (k, entries): what of the tree each frontier node sees
     for step in range(config.depth):
         if go_on is not None and not go_on(scores):
             break
@@ -145,13 +146,13 @@ def expand(
         out = draft(feature, tokens[None], mask, positions=positions, cache=cache)
         log_q, token = top_children(draft, out.logit_feature[0], k)  # (k, k)
         candidates = (scores[:, None] + log_q).flatten()  # (k * k,) path scores
-        levels.append((token.flatten(), index.repeat_interleave(k), candidates))
+        levels.append((token.flatten(), index[:, None].expand(k, k).flatten(), candidates))
         # the next frontier: the k best of the k * k, and what each inherits from its parent
         scores, best = candidates.sort(descending=True, stable=True)
         scores, best = scores[:k], best[:k]
         tokens, came_from = token.flatten()[best], best // k
         feature = out.aligned_feature[:, came_from]
-        visible = torch.cat((visible[came_from], torch.eye(k, dtype=torch.bool, device=device)), dim=1)
+        visible = torch.cat((visible[came_from], itself), dim=1)
         index = 1 + k + step * k**2 + best
     token, parent, score = (torch.cat(part) for part in zip(*levels, strict=True))
     depth = torch.ones(k, dtype=torch.long, device=device)
@@ -167,10 +168,9 @@ def top_children(draft: Draft, logit_feature: Float[Tensor, "*rows hidden"], k: 
 def most_probable(logits: Float[Tensor, "*rows vocab"], k: int) -> tuple[Tensor, Tensor]:
     """log q and token of the k most probable tokens, (..., k) each, best first."""
     logits = at_least_float32(logits)  # half precision would tie many path scores
-    top, token = logits.topk(k, dim=-1)  # (..., V) -> (..., k)
-    log_q = top - logits.logsumexp(dim=-1, keepdim=True)
+    log_q, token = logits.log_softmax(dim=-1).topk(k, dim=-1)  # (..., V) -> (..., k)
     # NaN (an overflow in half precision) sorts above everything and would tear the tree apart: a bad draft may be
-    # useless, it must not be wrong. Clamped, since a logsumexp rounded down would let a child outscore its parent.
+    # useless, it must not be wrong. Clamped, since a rounding upwards would let a child outscore its parent.
     return log_q.masked_fill(log_q.isnan(), -torch.inf).clamp(max=0.0), token
 
 

@@ -34,10 +34,10 @@ class Verdict:
     path: Int[Tensor, "levels_plus_1"]
     tokens: Int[Tensor, "levels_plus_1"]
 
-    def read(self) -> tuple[Int[Tensor, "kept"], list[int]]:
-        """The path walked, (a + 1,) and on the device, and the a + 1 tokens as numbers: one copy to the host."""
+    def read(self) -> tuple[Int[Tensor, "kept"], Int[Tensor, "kept"], list[int]]:
+        """The path walked and its a + 1 tokens, on the device, and those tokens as numbers: one copy to the host."""
         accepted, *tokens = torch.cat((self.accepted[None], self.tokens)).tolist()
-        return self.path[: accepted + 1], tokens[: accepted + 1]
+        return self.path[: accepted + 1], self.tokens[: accepted + 1], tokens[: accepted + 1]
 
 
 def verify(tree: DraftTree, drawn: Int[Tensor, "nodes"], levels: int) -> Verdict:

@@ -24,6 +24,7 @@ def constant(seconds: float) -> Curve:
 
 
 COSTS = Costs(
+    prompt=30,
     prefix=50,
     temperature=0.0,
     plain=10.0,
@@ -97,16 +98,14 @@ def test_nothing_is_extrapolated(size):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_costs_of_a_real_clock_are_complete_and_survive_a_file(target, draft, tmp_path, temperature):
-    costs = measure_costs(
-        target, draft, prefix=20, sampling=SamplingConfig(temperature), tree_sizes=(1, 9, 40), draft_rows=(1, 4),
-        repetitions=2,
-    )  # fmt: skip
+    terms = Terms(7, 20, SamplingConfig(temperature), tree_sizes=(1, 9, 40), draft_rows=(1, 4))
+    costs = measure_costs(target, draft, terms, repetitions=2)
     assert (costs.target.sizes, costs.after.sizes) == ((1, 9, 40), (1, 9, 40))
     assert (costs.draft.sizes, costs.level.sizes) == ((1, 4), (1, 4)) and costs.head.sizes == (1, 4, 9, 40)
     parts = [costs.plain, costs.plain_rest, costs.prefill, costs.draft_prefill]
     curves = [costs.target, costs.draft, costs.head, costs.level, costs.after]
     assert all(seconds > 0 for seconds in parts + [seconds for curve in curves for seconds in curve.seconds])
-    assert costs.prefix == 20 and costs.temperature == temperature
+    assert (costs.prompt, costs.prefix) == (7, 20) and costs.temperature == temperature
     assert {"device", "threads", "dtype", "hardware", "torch", "transformers"} <= set(costs.machine)
     assert predict_speedup(costs, TreeConfig(4, 2, 20), 2.0) > 0
     costs.save(tmp_path / "costs.json")
@@ -116,8 +115,8 @@ def test_costs_of_a_real_clock_are_complete_and_survive_a_file(target, draft, tm
 def test_every_job_is_timed_alone_and_bursts_are_divided(target):
     """With a clock that moves one second a reading, a job lasts a second, whatever it does."""
     readings = iter(range(10**6))
-    costs = measure_costs(target, tiny_draft(target), prefix=8, tree_sizes=(1, 5), draft_rows=(1, 3), repetitions=1,
-                          now=lambda: float(next(readings)))  # fmt: skip
+    terms = Terms(5, 8, tree_sizes=(1, 5), draft_rows=(1, 3))
+    costs = measure_costs(target, tiny_draft(target), terms, repetitions=1, now=lambda: float(next(readings)))
     assert (costs.plain, costs.prefill, costs.draft_prefill) == (1.0, 1.0, 1.0)
     assert costs.target.seconds == costs.draft.seconds == (1.0, 1.0)
     assert costs.plain_rest == 1 / 32 and costs.level(3) == 1 / 5 and costs.after(5) == pytest.approx(1 / 7)
@@ -131,10 +130,21 @@ def test_the_jobs_of_several_rows_take_turns(target, monkeypatch):
         key: (logged(terms.prefix, job), times) for key, (job, times) in real(target, draft, terms).items()
     })  # fmt: skip
     draft, small = tiny_draft(target), {"tree_sizes": (1,), "draft_rows": (1,)}
-    found = measure_together(target, {"a": (draft, Terms(5, **small)), "b": (draft, Terms(6, **small))}, repetitions=2)
+    wanted = {name: (draft, Terms(3, prefix, **small)) for name, prefix in (("a", 5), ("b", 6))}
+    found = measure_together(target, wanted, repetitions=2)
     assert [found[name].prefix for name in "ab"] == [5, 6]
     jobs = len(order) // (2 * (timings.WARM_UP + 2))
     assert order == ([5] * jobs + [6] * jobs) * (timings.WARM_UP + 2)
+
+
+def test_the_prefills_are_those_of_the_prompt(target, monkeypatch):
+    """The prefix of a round is longer: half of the answer is in it."""
+    lengths, behind = [], []
+    prefill, forward = timings._prefill, timings._draft_forward
+    monkeypatch.setattr(timings, "_prefill", lambda *a: [lengths.append(a[1]), prefill(*a)][1])
+    monkeypatch.setattr(timings, "_draft_forward", lambda *a: [behind.append(a[1:]), forward(*a)][1])
+    measure_costs(target, tiny_draft(target), Terms(5, 8, tree_sizes=(1,), draft_rows=(1,)), repetitions=1)
+    assert lengths == [5] and behind == [(0, 5), (8, 1)]  # (entries in the cache, rows)
 
 
 def calls(run) -> list[str]:
@@ -162,7 +172,7 @@ def test_the_timed_jobs_do_what_the_loops_do(target):
 def test_measuring_changes_nothing(target):
     draft = tiny_draft(target)
     before = {name: value.clone() for name, value in draft.state_dict().items()}
-    measure_costs(target, draft, prefix=8, tree_sizes=(1,), draft_rows=(1,), repetitions=1)
+    measure_costs(target, draft, Terms(5, 8, tree_sizes=(1,), draft_rows=(1,)), repetitions=1)
     assert all(torch.equal(value, before[name]) for name, value in draft.state_dict().items())
 
 

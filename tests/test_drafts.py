@@ -13,6 +13,7 @@ from fspad_ref.answers import AnswerConfig, own_answers
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
 from fspad_ref.lab import data
 from fspad_ref.lab.bench import BenchConfig
+from fspad_ref.lab.tune import TuneConfig
 from fspad_ref.processes import Processes
 from fspad_ref.show import drafts, stream
 from fspad_ref.show.drafts import DraftsConfig, train_drafts
@@ -172,7 +173,7 @@ def test_the_commands_choose_a_chat_format(folder: Path) -> None:
     assert "USER: " in drafts.load_target(str(folder), chat_format="vicuna").tokenizer.chat_template
     with pytest.raises(ConfigError, match="chat_format to be one of vicuna, found 'alpaca'"):
         drafts.load_target(str(folder), chat_format="alpaca")
-    for command in (DraftsConfig, stream.GenerateConfig, BenchConfig):
+    for command in (DraftsConfig, stream.GenerateConfig, BenchConfig, TuneConfig):
         assert "chat_format" in {field.name for field in dataclasses.fields(command)}
 
 

@@ -1,10 +1,12 @@
 """Every recorded result by one call on a tiny target; nothing is measured twice, and what is stale is measured anew."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny_draft
 from test_replay import QUESTIONS, TREE, worded_target
 from tqdm import tqdm
@@ -18,10 +20,10 @@ from fspad_ref.lab import paper as papers
 from fspad_ref.lab.adaptive_bench import AdaptiveConfig
 from fspad_ref.lab.assisted import AssistantConfig
 from fspad_ref.lab.baselines import Plain
-from fspad_ref.lab.bench import PLAIN, Answer
+from fspad_ref.lab.bench import PLAIN, Answer, drawn_order
 from fspad_ref.lab.paper import Paper, PaperConfig, Schooling, paper
 from fspad_ref.lab.provenance import _without_words as without_words
-from fspad_ref.lab.provenance import changes, code_hash, kept
+from fspad_ref.lab.provenance import changes, code_hash, fingerprint, kept
 from fspad_ref.lab.speed import SpeedConfig, median_answers, speed_rows, timed_answers
 from fspad_ref.lab.study import StudyConfig
 from fspad_ref.lab.tune import TuneConfig
@@ -104,7 +106,7 @@ def test_other_methods_learn_from_the_dialogues_of_the_shipped_drafts():
     schooling, training = Schooling(), StudyConfig().training
     answers = schooling.own_answers * 7 // 6  # every sixth dialogue is a conversation, with two
     assert shipped["dialogues"] == schooling.dialogues + answers
-    assert shipped["config"]["steps"] == 2 * schooling.steps
+    assert shipped["config"]["steps"] == schooling.steps
     assert shipped["config"]["tokens_per_batch"] == training.tokens_per_batch
 
 
@@ -226,6 +228,25 @@ def test_a_claim_needs_an_interval_above_zero(low: float, met: bool):
 
 
 # ---- staleness ----
+
+
+def test_the_fingerprint_sees_every_column():
+    layer = torch.nn.Embedding(6144, 192)
+    seen = set()
+    for column in range(192):
+        with torch.no_grad():
+            layer.weight[:, column] += 1
+        seen.add(fingerprint(layer))
+    assert len(seen) == 192
+
+
+def test_the_order_of_the_methods_is_drawn():
+    """Each comes first about as often, at any period of the questions: a rotation would fall in step with six tasks."""
+    names = ["plain", "eagle", "fspad"]
+    for task in range(6):
+        first = Counter(drawn_order(names, number)[0] for number in range(task, 1200, 6))
+        assert {*first} == {*names} and min(first.values()) > 40
+    assert drawn_order(names, 5) == drawn_order(names, 5)
 
 
 def test_code_counts_by_what_it_does():

@@ -9,7 +9,7 @@ from conftest import tiny_draft, tiny_target
 from fspad_ref import DraftTree, SamplingConfig, TreeConfig, generate, speculative_generate, tree
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import InputError
-from fspad_ref.lab.stages import FORWARDS, STAGES, profile_rounds, summarize, table, timed_stages
+from fspad_ref.lab.stages import FORWARDS, STAGES, profile_rounds, profile_together, summarize, table, timed_stages
 
 PROMPT, TREE = [2, 7, 5, 11, 3], TreeConfig(4, 3, 20)
 
@@ -124,6 +124,17 @@ def test_the_text_is_the_same_with_timers(target, draft):
     with timed_stages(target, draft):
         timed = speculative_generate(target, draft, PROMPT, max_new_tokens=20, tree=TREE)
     assert timed == plain
+
+
+def test_several_trees_take_turns(target, draft, monkeypatch):
+    """A machine that slows down slows all of them alike: no tree is profiled at a stretch."""
+    order, real = [], generate.speculative_generate
+    logged = lambda *a, tree, **b: [order.append(tree.total_tokens), real(*a, tree=tree, **b)][1]  # noqa: E731
+    monkeypatch.setattr(generate, "speculative_generate", logged)
+    wanted = {size: (TreeConfig(4, 3, size), SamplingConfig()) for size in (9, 20)}
+    profiles = profile_together(target, draft, [PROMPT, PROMPT[:3]], wanted, max_new_tokens=8)
+    assert order == [9, 20] + 2 * [9, 9, 20, 20]
+    assert {*profiles} == {9, 20} and all(profile.rounds > 0 for profile in profiles.values())
 
 
 def test_texts_without_a_round_are_refused(target, draft):

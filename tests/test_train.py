@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fspad_ref.batches import batches, trained_positions
+from fspad_ref.batches import batches, data_hash, trained_positions
 from fspad_ref.corpus import Dialogue
 from fspad_ref.draft import Draft, DraftConfig
 from fspad_ref.errors import CheckpointError, ConfigError, InputError, NonFiniteLoss
@@ -37,6 +37,12 @@ def dialogues() -> list[tuple[list[int], list[bool]]]:
     generator = torch.Generator().manual_seed(2)
     lengths = torch.randint(8, 30, (40,), generator=generator).tolist()
     return [(torch.randint(50, (n,), generator=generator).tolist(), [i >= 4 for i in range(n)]) for n in lengths]
+
+
+def test_the_hash_of_the_data_sees_every_dialogue_of_a_thousand(dialogues):
+    many = [([n], [True]) for n in range(1000)]
+    hashes = {data_hash(many[:n] + [([7], [False])] + many[n + 1 :]) for n in range(0, 1000, 50)}
+    assert len(hashes) == 20 and data_hash(many) not in hashes and data_hash(many[:-1]) not in hashes
 
 
 def weights(draft: Draft) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Retrieval, summaries and conversation: answer keys, lengths, language, what is held out, the same on every run."""
 
 import re
+from collections import Counter
 from statistics import mean
 
 import pytest
@@ -114,6 +115,37 @@ def test_there_is_enough_to_talk_about():
     assert len(KINDS) >= 12 and len(REPORTS) >= 15 and len(TALKS) + len(STORIES) >= 12
     people, towns, firms = ({make(dice) for _ in range(8000)} for make in (names.person, names.town, names.firm))
     assert len(people) > 7500 and len(towns) > 2000 and len(firms) > 2500
+
+
+def test_a_habit_decides_most_choices():
+    """Each choice by one of the things, the same wherever it is offered; the rest is chance."""
+    pattern, banks = "[a|b|c|d] {x} [a|b|c|d] {x}", {"x": "[e|f|g|h|i]"}
+    told = {thing: Counter(say(Dice(seed), pattern, banks, [thing]) for seed in range(400)) for thing in "mnopq"}
+    usual = {thing: counted.most_common(1)[0] for thing, counted in told.items()}
+    assert all(0.25 < number / 400 < 0.6 for _, number in usual.values())  # 0.75 ** 4 and a little chance
+    assert len({text for text, _ in usual.values()}) >= 4
+    free = Counter(say(Dice(seed), pattern, banks) for seed in range(400))
+    assert free.most_common(1)[0][1] < 20
+    both = Counter(say(Dice(seed), pattern, banks, ["m", "n"]) for seed in range(400)).most_common(1)[0][0]
+    for place, word in enumerate(both.split()):
+        assert word in {usual[thing][0].split()[place] for thing in "mn"}
+
+
+def test_a_story_goes_on_otherwise_than_it_began():
+    """The plot of a second turn is not that of the first."""
+    same = 0
+    for seed in range(300):
+        (_, first), (_, second) = conversation(Dice(seed), False).turns
+        plots = [{sentence for sentence in answer.split(". ") if len(sentence) > 30} for answer in (first, second)]
+        same += bool(plots[0] & plots[1])
+    assert same <= 6
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_no_answer_of_a_conversation_lies_on_both_sides(held):
+    """Two people who name the same are often told the same, so what is told is held out by itself."""
+    for seed in range(200):
+        assert all(held_out(answer) == held for _, answer in conversation(Dice(seed), held).turns)
 
 
 def test_patterns():

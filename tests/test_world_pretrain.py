@@ -43,7 +43,7 @@ TINY = TargetConfig(layers=2, hidden=32, intermediate=64, heads=2, vocabulary=30
 
 
 def tiny(out, **changes) -> PretrainConfig:
-    values = {"tokens": 4000, "growth": ((0.0, 2),), "batch_tokens": 200, "row_tokens": 64, "micro_batches": 2}
+    values = {"tokens": 4600, "growth": ((0.0, 2),), "batch_tokens": 200, "row_tokens": 64, "micro_batches": 2}
     values |= {"tokenizer_dialogues": 100, "eval_dialogues": 4, "other_rate": 1e-2, "target": TINY}
     return PretrainConfig(out=out, **{**values, **changes})
 
@@ -93,9 +93,8 @@ def test_umlauts_emoji_and_spaces_survive(tokenizer, text):
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
-def test_digits_stay_single(tokenizer):
-    tokens = tokenizer.tokenize("red 4711")
-    assert tokens[-4:] == ["4", "7", "1", "1"]
+def test_digits_stay_single_the_first_with_its_blank(tokenizer):
+    assert tokenizer.tokenize("red 4711")[-4:] == ["Ġ4", "7", "1", "1"]
 
 
 def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
@@ -232,7 +231,7 @@ def test_every_layer_is_compiled_at_the_start_and_after_growing(tokenizer, tmp_p
 
 def test_training_lowers_the_loss_and_writes_a_target(trained):
     out, record = trained
-    assert record["finished"] and record["tokens"] >= 4000 > record["answer_tokens"] > 1000
+    assert record["finished"] and record["tokens"] >= 4600 > record["answer_tokens"] > 1000
     assert record["reports"][-1]["loss"]["qa"] < 2.5 < torch.tensor(300.0).log()  # from log 300 = 5.7
     assert json.loads((out / "training.json").read_text())["steps"] == record["steps"]
     assert not (out / "checkpoints").exists()

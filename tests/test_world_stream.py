@@ -6,20 +6,24 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
+from transformers import AutoTokenizer
 
 from fspad_ref.corpus import CATEGORIES, Question, read_questions, write_questions
 from fspad_ref.errors import InputError
 from fspad_ref.world import DATA, data_file
 from fspad_ref.world.stream import (
+    LAST,
     LATER,
     OPENING,
     PRACTICE,
     TASKS,
     dialogue,
+    further_questions,
     leaks,
     place_of_task,
     questions,
@@ -27,7 +31,7 @@ from fspad_ref.world.stream import (
 )
 
 # The exchanges that training sees must never change silently: a new world needs a new target.
-FIRST_500 = "f90191a9e608c69cdf01714a10a033ea0c1ccbdfb24cb85636958f2df863ae67"
+SAMPLE = "41ff2f375596b6764f33db772e1e742625d05a72040c9e00a71bafb01e7df730"
 MANY = 150_000
 
 
@@ -36,10 +40,11 @@ def evaluation():
     return questions()
 
 
-def test_500_exchanges_are_the_same_everywhere():
-    exchanges = [*itertools.islice(stream(1), 100), *itertools.islice(stream(1, OPENING), 400)]
+def test_700_exchanges_are_the_same_everywhere():
+    parts = (0, 100), (OPENING, 400), (LATER, 200)
+    exchanges = [one for start, number in parts for one in itertools.islice(stream(1, start), number)]
     text = json.dumps([(e.category, e.turns, e.expected) for e in exchanges], ensure_ascii=False)
-    assert hashlib.sha256(text.encode("utf-8")).hexdigest() == FIRST_500
+    assert hashlib.sha256(text.encode("utf-8")).hexdigest() == SAMPLE
 
 
 def test_a_stream_can_be_entered_anywhere():
@@ -55,6 +60,8 @@ def test_all_tasks_take_turns():
     assert counts == {c: 100 * (1 + PRACTICE.count(c)) for c in CATEGORIES} | {"echo": 100}
     later = collections.Counter(e.category for e in itertools.islice(stream(5, LATER), 1000))
     assert later == dict.fromkeys(CATEGORIES, 100) | {"notes quiz": 200, "facts quiz": 200}
+    last = collections.Counter(e.category for e in itertools.islice(stream(5, LAST), 100))
+    assert last == dict.fromkeys(CATEGORIES, 10) | {"sums quiz": 40}
     assert [dialogue(5, index, held=True).category for index in range(12)] == [*CATEGORIES, *CATEGORIES]
 
 
@@ -75,6 +82,15 @@ def test_a_quiz_asks_eight_things_that_can_be_known():
         assert len({question for question, _ in exchange.turns}) == 8
         if exchange.category == "notes quiz":
             assert all(value in exchange.turns[0][0] for (value,) in exchange.expected)
+
+
+def test_a_quiz_of_sums_is_right():
+    for exchange in (dialogue(5, LAST + 10 * i + place) for i in range(60) for place in (6, 9)):
+        assert len(exchange.turns) == 8
+        for (question, answer), (result,) in zip(exchange.turns, exchange.expected, strict=True):
+            asked = re.search(r"\d+ [-+x/] \d+", question)[0]
+            assert eval(asked.replace("x", "*").replace("/", "//")) == int(result) > 0  # digits and operators only
+            assert f"{asked} = " in answer and answer.rstrip(".").endswith((f" = {result}", f" = {asked.split()[0]}"))
 
 
 def test_negative_numbers_are_refused():
@@ -99,8 +115,18 @@ def test_eighty_questions_a_task_without_duplicates(evaluation):
 
 
 def test_answers_are_long_enough_to_draft(evaluation):
-    words = {c: [len(r.split()) for q in evaluation if q.category == c for r in q.reference] for c in CATEGORIES}
-    assert statistics.mean(itertools.chain(*words.values())) >= 32, {c: statistics.mean(n) for c, n in words.items()}
+    """In tokens of the shipped target."""
+    tokenizer = AutoTokenizer.from_pretrained(DATA / "target")
+    assert statistics.mean(len(tokenizer(text).input_ids) for q in evaluation for text in q.reference) >= 40
+
+
+def test_further_questions_are_nobodys_benchmark(evaluation):
+    plain = [dialogue(0, index, held=True).turns[0][0] for index in range(600)]
+    taken = {q.turns[0] for q in evaluation}
+    assert taken & {*plain}  # so there is something to leave out
+    asked = further_questions(600)
+    assert len(asked) == 600 and not taken & {*asked}
+    assert [sum(text in plain[place::6] for text in asked[place::6]) >= 80 for place in range(6)] == 6 * [True]
 
 
 def test_a_leak_would_be_found(monkeypatch):
@@ -111,11 +137,10 @@ def test_a_leak_would_be_found(monkeypatch):
 
 
 def test_no_evaluation_prompt_or_answer_occurs_in_the_training_stream():
-    """All the dialogues that the shipped target saw if there are at most 150,000 (or FSPAD_WHOLE_STREAM is set)."""
+    """All the dialogues that the shipped target saw."""
     record = DATA / "target" / "training.json"
     training = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     count = training.get("dialogues", MANY)
-    count = count if os.environ.get("FSPAD_WHOLE_STREAM") else min(count, MANY)
     starts = range(0, count, 5_000)
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         seeds, stops = [training.get("seed", 0)] * len(starts), [min(start + 5_000, count) for start in starts]

@@ -2,7 +2,7 @@
 
     1. measure   what a level and a round cost here, hence the least gain worth a level (adaptive.price_of_a_level)
     2. decode    every question plainly, with fixed trees, and with adaptive ones of one and more times that price, one
-                 method right after the other, in an order that rotates, several times over
+                 method right after the other, in an order drawn anew, several times over
     3. compare   seconds of fixed over seconds of adaptive trees: above 1 the stop pays; beside it the same quotient as
                  the costs and the counted forwards predict it
 
@@ -30,7 +30,7 @@ from fspad_ref.lab.bench import PLAIN, Answer, answer_with_all, choose_questions
 from fspad_ref.lab.costs import Costs
 from fspad_ref.lab.provenance import jsonable, provenance
 from fspad_ref.lab.speed import speed_rows
-from fspad_ref.lab.timings import measure_costs
+from fspad_ref.lab.timings import Terms, measure_costs
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig
@@ -134,7 +134,8 @@ def compare(
         for grower in growers(ways).values():
             grower.grown.clear()
         for number, question in enumerate(questions):
-            answers += timed_answers(target, ways, question, temperature, config, place + number, repetition)
+            place_of_all = place * len(questions) + number
+            answers += timed_answers(target, ways, question, temperature, config, place_of_all, repetition)
         for name, grower in growers(ways).items():
             forwards[name, temperature] = sum(n * trees for n, trees in grower.grown.items()) / grower.grown.total()
     return {
@@ -158,12 +159,14 @@ def costs_of(target: Target, draft: Draft, questions: Sequence[Question], config
     """Timed in the middle of such texts."""
     tree = config.tree
     prompts = [len(prompt_ids(target.tokenizer, [], question.turns[0])) for question in questions]
-    return measure_costs(
-        target, draft, prefix=int(np.mean(prompts) + config.max_new_tokens / 3),
+    terms = Terms(
+        prompt=int(np.mean(prompts)),
+        prefix=int(np.mean(prompts) + config.max_new_tokens / 3),
         sampling=SamplingConfig(config.temperatures[0], seed=config.seed),
-        tree_sizes=sorted({1, tree.total_tokens}), draft_rows=sorted({1, 2, 4, tree.top_k, tree.levels + 2}),
-        repetitions=config.cost_repetitions, now=config.now,
-    )  # fmt: skip
+        tree_sizes=sorted({1, tree.total_tokens}),
+        draft_rows=sorted({1, 2, 4, tree.top_k, tree.levels + 2}),
+    )
+    return measure_costs(target, draft, terms, repetitions=config.cost_repetitions, now=config.now)
 
 
 class Stopwatch:
@@ -188,13 +191,13 @@ def timed_answers(
     question: Question,
     temperature: float,
     config: AdaptiveConfig,
-    first: int,
+    number: int,
     repetition: int,
 ) -> list[Answer]:
     """All turns of a question by all methods in turn, timed by the clock of the settings."""
     watches = {name: Stopwatch(target, way, config.now) for name, way in ways.items()}
-    answers = answer_with_all(target, watches, question, temperature, config.max_new_tokens, config.seed, first=first,
-                              repetition=repetition)  # fmt: skip
+    answers = answer_with_all(target, watches, question, temperature, config.max_new_tokens, config.seed,
+                              number=number, repetition=repetition)  # fmt: skip
     return [replace(a, seconds=watches[a.method].seconds[a.turn]) for a in answers]
 
 

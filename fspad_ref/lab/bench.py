@@ -3,7 +3,7 @@
     tau      tokens a target forward: sum over answers of (new tokens - 1), over the sum of rounds; plain decoding has 1
     speedup  tokens a second over those of plain decoding on the same questions; a call is timed whole, prefill included
 
-All methods answer a question one right after the other, in an order that rotates, so that a machine that slows down
+All methods answer a question one right after the other, in an order drawn anew, so that a machine that slows down
 slows all of them alike. Intervals are bootstrapped over questions: 95 %, percentiles of 1,000 resamples.
 """
 
@@ -169,7 +169,7 @@ def decode_questions(
     warm_up(target, methods, questions[0])
     answers: list[Answer] = []
     for number, (temperature, question) in enumerate(progress(jobs, desc="decode", unit="question")):
-        answers += answer_with_all(target, methods, question, temperature, max_new_tokens, seed, first=number)
+        answers += answer_with_all(target, methods, question, temperature, max_new_tokens, seed, number=number)
     return answers
 
 
@@ -181,12 +181,12 @@ def answer_with_all(
     max_new_tokens: int,
     seed: int = 0,
     *,
-    first: int = 0,
+    number: int = 0,
     repetition: int = 0,
 ) -> list[Answer]:
     """Every turn of a question by every method in turn; later turns see plain decoding's earlier answers.
 
-    methods: plain decoding, called PLAIN, among them. first: which of them begins.
+    methods: plain decoding, called PLAIN, among them. number: the order of the methods is drawn from it.
     """
     answers: list[Answer] = []
     history: list[tuple[str, str]] = []
@@ -194,7 +194,7 @@ def answer_with_all(
         ids = prompt_ids(target.tokenizer, history, user)
         sampling = SamplingConfig(temperature, seed=noise_seed(seed, question.question_id, turn))
         results = {name: timed(target, methods[name], ids, max_new_tokens, sampling)
-                   for name in _rotated(list(methods), first)}  # fmt: skip
+                   for name in drawn_order(list(methods), number)}  # fmt: skip
         plain = results[PLAIN][0]
         for name in methods:
             result, seconds = results[name]
@@ -224,9 +224,9 @@ def warm_up(target: Target, methods: Mapping[str, Method], question: Question) -
         timed(target, method, ids, 16, SamplingConfig())
 
 
-def _rotated(names: list[str], by: int) -> list[str]:
-    by %= len(names)
-    return names[by:] + names[:by]
+def drawn_order(methods: Sequence[Any], number: int) -> list[Any]:
+    """The methods in an order of their own for every number. One that rotated could fall in step with the tasks."""
+    return [methods[place] for place in np.random.default_rng(number).permutation(len(methods))]
 
 
 def noise_seed(seed: int, question_id: int, turn: int) -> int:

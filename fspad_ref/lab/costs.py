@@ -65,12 +65,13 @@ class Curve:
 class Costs:
     """Seconds of every part of decoding on one machine, at one length of prefix.
 
-    prefix: tokens in both caches. temperature: of the draws. plain: forward and head of one token. plain_rest: what
-    plain decoding does besides. prefill, draft_prefill: forwards over `prefix` tokens. target, draft, head: by rows.
-    level: the expansion's own work a level, by k. after: all that follows the forwards of a round, by N.
-    machine: provenance (device, threads, dtype, versions).
+    prompt: tokens of the prefills. prefix: tokens in both caches. temperature: of the draws. plain: forward and head
+    of one token. plain_rest: what plain decoding does besides. prefill, draft_prefill: forwards over a prompt. target,
+    draft, head: by rows. level: the expansion's own work a level, by k. after: all that follows the forwards of a
+    round, by N. machine: provenance (device, threads, dtype, versions).
     """
 
+    prompt: int
     prefix: int
     temperature: float
     plain: float

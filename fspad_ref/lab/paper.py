@@ -60,8 +60,8 @@ class Schooling:
     """Dialogues of the built-in world, unless the study's `data` names a file."""
     own_answers: int = 960
     """Questions more, answered by the target itself."""
-    steps: int = 1_500
-    """Half of the drafts', of as many tokens."""
+    steps: int = 3_000
+    """As many as the drafts', of as many tokens."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,8 @@ class Paper:
     def tune(self) -> None:
         """Choose a tree, unless one was chosen with these weights on this machine."""
         settings = plain({name: value for name, value in jsonable(self.of_tune).items() if name != "out"})
-        key = self.key(settings, ("lab.tune", "lab.calibration", "lab.costs", "lab.timings"))
+        settings |= {"questions": digest(self.prompts)}
+        key = self.key(settings, ("lab.tune", "lab.bench", "lab.calibration", "lab.costs", "lab.timings"))
         file = self.file("tune")
         if not (file.exists() and load_json(file).get("key") == key):
             tuned = tune_tree(self.target, self.drafts["fspad"], self.prompts, self.of_tune)
@@ -223,7 +224,7 @@ class Paper:
         """Every method in the real loop, and the cost model of ours."""
         config, tree, fixed = self.config.speed, self.tree, TreeConfig()
         settings = {"speed": asdict(config), "per_task": self.config.speed_per_task, "tree": asdict(tree),
-                    "assistant": asdict(self.config.assistant),
+                    "assistant": asdict(self.config.assistant), "prompts": digest(self.prompts),
                     "training": training_key(self.target, *self.schooling)}  # fmt: skip
         modules = ("baselines", "assisted", "medusa", "static_tree", "rates", "bench", "speed", "costs", "timings")
         key = self.key(settings, tuple(f"lab.{name}" for name in modules))
@@ -271,7 +272,7 @@ class Paper:
             return found
 
         settings = {name: value for name, value in jsonable(config).items() if name != "out"}
-        modules = ("lab.adaptive", "lab.adaptive_bench", "lab.bench", "lab.costs", "lab.timings")
+        modules = ("lab.adaptive", "lab.adaptive_bench", "lab.bench", "lab.speed", "lab.costs", "lab.timings")
         kept(self.file("adaptive"), self.key(settings, modules), measured)
 
     def study(self) -> None:

@@ -12,7 +12,9 @@ result again with the same key gets the file; with another key it is measured an
 
 import ast
 import hashlib
+import itertools
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -91,10 +93,15 @@ def digest(key: Any) -> str:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """16 hex digits that tell weights apart: a hash of all names and shapes, and of some thousand numbers a tensor."""
+    """16 hex digits that tell weights apart: a hash of all names and shapes, and of some thousand numbers a tensor.
+
+    The stride shares no divisor with a row's length, so that the numbers come from as many different columns as can be.
+    """
     hashed = hashlib.sha256()
     for name, tensor in module.state_dict().items():
-        thinned = tensor.flatten()[:: max(1, tensor.numel() // 4096)].cpu().contiguous()
+        width = tensor.shape[-1] if tensor.dim() else 1
+        stride = next(n for n in itertools.count(max(1, tensor.numel() // 4096)) if math.gcd(n, width) == 1)
+        thinned = tensor.flatten()[::stride].cpu().contiguous()
         hashed.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         hashed.update(thinned.view(torch.uint8).numpy().tobytes())
     return hashed.hexdigest()[:16]

@@ -61,7 +61,8 @@ def rivals(
     progress: Callable[..., Any],
 ) -> Rivals:
     """Assistant and Medusa heads below `folder`, trained if they are not there."""
-    key = training_key(target, dialogues, training) | {"assistant": vars(assistant)}
+    rates = {"assistant": ASSISTANT_RATE, "medusa": MEDUSA_RATE}
+    key = training_key(target, dialogues, training) | {"assistant": vars(assistant), "rates": rates}
     folder = folder / f"rivals-{digest(key | {'code': code_hash('lab.fit', 'lab.medusa', 'lab.assisted')})}"
     if not (folder / "medusa" / "config.json").exists():
         heads = MedusaHeads(MedusaConfig(), target)

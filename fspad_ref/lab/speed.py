@@ -2,7 +2,7 @@
 
 All methods answer a question one right after the other, so that a machine that slows down slows all of them alike. Each
 repetition gives a speedup of every method, six-task mean over plain decoding; what counts is their median, and their
-range is shown. Intervals over questions are bootstrapped from each answer's median time.
+range is shown.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from fspad_ref.errors import ConfigError
 from fspad_ref.lab.baselines import Method
 from fspad_ref.lab.bench import PLAIN, Answer, answer_with_all, summarize, warm_up
 from fspad_ref.lab.costs import Costs, ideal_speedup, predict_speedup
-from fspad_ref.lab.stages import profile_rounds
+from fspad_ref.lab.stages import profile_together
 from fspad_ref.lab.timings import Terms, measure_together
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
@@ -61,7 +61,7 @@ def timed_answers(
         warm_up(target, methods, questions[0])
     for number, (repetition, temperature, question) in progress(rest, desc="decode", unit="question"):
         answers += answer_with_all(target, methods, question, temperature, config.max_new_tokens, config.seed,
-                                   first=number, repetition=repetition)  # fmt: skip
+                                   number=number, repetition=repetition)  # fmt: skip
         save_json(file, [asdict(a) for a in answers])
     return answers
 
@@ -70,6 +70,7 @@ def speed_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """tau and speedup by method, temperature and task, and on "mean"; as `bench.Summary` says, and beside it
 
     by_repetition: the speedup in every repetition. speedup: their median. tokens_per_second: by median times, pooled.
+    The interval of a speedup over questions is not among them, since it is not one of that median.
     """
     each = [summarize([a for a in answers if a.repetition == n], resamples=1)
             for n in sorted({a.repetition for a in answers})]  # fmt: skip
@@ -80,8 +81,9 @@ def speed_rows(answers: Sequence[Answer]) -> list[dict[str, Any]]:
         mine = [a for a in middle if (a.method, a.temperature) == (row.method, row.temperature)
                 and row.task in (a.category, "mean")]  # fmt: skip
         rate = sum(a.tokens for a in mine) / sum(a.seconds for a in mine)
-        rows.append(asdict(replace(row, speedup=float(np.median(by_repetition))))
-                    | {"by_repetition": by_repetition, "tokens_per_second": rate})  # fmt: skip
+        kept = {name: value for name, value in asdict(row).items() if name not in ("speedup_low", "speedup_high")}
+        rows.append(kept | {"speedup": float(np.median(by_repetition)), "by_repetition": by_repetition,
+                            "tokens_per_second": rate})  # fmt: skip
     return rows
 
 
@@ -112,9 +114,14 @@ def model_rows(
         if name != PLAIN:
             draft, tree = trees[name]
             rows = sorted({1, 2, tree.top_k, *range(1, tree.levels + 3, 2), tree.levels + 2})
-            prefix = int(np.mean([a.prompt + a.tokens / 2 for a in mine]))
-            law = SamplingConfig(temperature, seed=config.seed)
-            wanted[name, temperature] = draft, Terms(prefix, law, sorted({1, tree.total_tokens}), rows)
+            prompt, prefix = (int(np.mean([a.prompt + part * a.tokens for a in mine])) for part in (0, 0.5))
+            wanted[name, temperature] = draft, Terms(
+                prompt=prompt,
+                prefix=prefix,
+                sampling=SamplingConfig(temperature, seed=config.seed),
+                tree_sizes=sorted({1, tree.total_tokens}),
+                draft_rows=rows,
+            )
     found = measure_together(target, wanted, config.cost_repetitions)
     return [_model_row(name, temperature, trees[name][1], of[PLAIN, temperature], of[name, temperature], costs)
             for (name, temperature), costs in found.items()]  # fmt: skip
@@ -148,12 +155,11 @@ def stage_rows(
     config: SpeedConfig,
     progress: Callable[..., Any] = tqdm,
 ) -> list[dict[str, Any]]:
-    """Profiles of a round, by tree and temperature, as plain data. trees: a name -> a tree."""
-    rows = []
-    jobs = [(name, tree, temperature) for name, tree in trees.items() for temperature in config.temperatures]
-    for name, tree, temperature in progress(jobs, desc="profile", unit="profile"):
-        profile = profile_rounds(target, draft, prompts, tree=tree, max_new_tokens=config.max_new_tokens,
-                                 sampling=SamplingConfig(temperature, seed=config.seed),
-                                 eos_token_id=target.tokenizer.eos_token_id)  # fmt: skip
-        rows.append({"name": name, "tree": asdict(tree), "temperature": temperature} | asdict(profile))
-    return rows
+    """Profiles of a round, by tree and temperature, as plain data; all take turns. trees: a name -> a tree."""
+    wanted = {(name, temperature): (tree, SamplingConfig(temperature, seed=config.seed))
+              for name, tree in trees.items() for temperature in config.temperatures}  # fmt: skip
+    found = profile_together(target, draft, prompts, wanted, max_new_tokens=config.max_new_tokens,
+                             eos_token_id=target.tokenizer.eos_token_id,
+                             progress=lambda texts: progress(texts, desc="profile", unit="text"))  # fmt: skip
+    return [{"name": name, "tree": asdict(trees[name]), "temperature": temperature} | asdict(profile)
+            for (name, temperature), profile in found.items()]  # fmt: skip

@@ -9,7 +9,7 @@ is counted twice and the stages of a round add up to the round.
       draft.forward    draft extension: the newly accepted pairs, in the first round the whole prompt
       expand           expand: masks, the frontier's sort, gathering what it inherits
         draft.forward  draft levels
-        top_children   top-k: its lm_head is "draft head", the rest of it is top-k and logsumexp
+        top_children   top-k: its lm_head is "draft head", the rest of it is log-softmax and top-k
       rerank           rerank, with the ancestor mask
     tree_features      target forward
     lm_head            target head
@@ -23,12 +23,14 @@ On a GPU the clock waits for the device at every border, so a stage pays for the
 """
 
 import functools
+import itertools
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -167,7 +169,24 @@ def profile_rounds(
     eos_token_id: int | None = None,
     now: Callable[[], float] = time.perf_counter,
 ) -> StageProfile:
-    """Profile the rounds of decoding these prompts.
+    """Profile the rounds of decoding these prompts with one tree, at one temperature; see `profile_together`."""
+    wanted = {"": (tree or TreeConfig(), sampling or SamplingConfig())}
+    return profile_together(target, draft, prompts, wanted, max_new_tokens=max_new_tokens, eos_token_id=eos_token_id,
+                            now=now)[""]  # fmt: skip
+
+
+def profile_together(
+    target: Target,
+    draft: Draft,
+    prompts: Sequence[Sequence[int]],
+    wanted: Mapping[Any, tuple[TreeConfig, SamplingConfig]],
+    *,
+    max_new_tokens: int = 64,
+    eos_token_id: int | None = None,
+    now: Callable[[], float] = time.perf_counter,
+    progress: Callable[..., Any] = iter,
+) -> dict[Any, StageProfile]:
+    """Profile the rounds of decoding these prompts, with several trees or laws that take turns, by name.
 
     Every text is decoded twice, with the timers and without, in an order that changes from text to text. What the
     timers cost is thus part of the result, `slowdown`: a round makes 11 + 3 depth timed calls, each of which reads the
@@ -175,31 +194,34 @@ def profile_rounds(
 
     Raises InputError if no text is long enough for a round.
     """
+    rounds: dict[Any, list[dict[str, float]]] = {name: [] for name in wanted}
+    ratios: dict[Any, list[float]] = {name: [] for name in wanted}
+    calls: dict[Any, Counter[str]] = {name: Counter() for name in wanted}
 
-    def decode(ids: Sequence[int]) -> None:
-        generate.speculative_generate(
-            target, draft, list(ids), max_new_tokens=max_new_tokens, eos_token_id=eos_token_id, sampling=sampling,
-            tree=tree,
-        )  # fmt: skip
+    def decode(name: Any, ids: Sequence[int], timers: bool) -> float:
+        """Seconds of one text; with timers its rounds are kept."""
+        tree, sampling = wanted[name]
+        with timed_stages(target, draft, now) if timers else nullcontext() as clock:
+            target.synchronize()
+            began = now()
+            generate.speculative_generate(target, draft, list(ids), max_new_tokens=max_new_tokens, sampling=sampling,
+                                          eos_token_id=eos_token_id, tree=tree)  # fmt: skip
+            target.synchronize()
+            spent = now() - began
+        if clock:
+            rounds[name] += clock.rounds
+            calls[name] += clock.calls
+        return spent
 
-    rounds, calls, ratios = [], Counter(), []
-    for ids in prompts[:1]:
-        decode(ids)  # first calls pay for memory and kernels that later ones reuse
-    for number, ids in enumerate(prompts):
-        seconds = {}
-        for timers in (number % 2 == 0, number % 2 == 1):
-            with timed_stages(target, draft, now) if timers else nullcontext() as clock:
-                target.synchronize()
-                began = now()
-                decode(ids)
-                target.synchronize()
-                seconds[timers] = now() - began
-            if clock:
-                rounds += clock.rounds
-                calls += clock.calls
-        ratios.append(seconds[True] / seconds[False])
-    _check(rounds, calls)
-    return summarize(rounds, float(np.median(ratios)) - 1)
+    for ids, name in itertools.product(prompts[:1], wanted):
+        decode(name, ids, False)  # first calls pay for memory and kernels that later ones reuse
+    for number, ids in enumerate(progress(prompts)):
+        for name in wanted:
+            found = {timers: decode(name, ids, timers) for timers in (number % 2 == 0, number % 2 == 1)}
+            ratios[name].append(found[True] / found[False])
+    for name in wanted:
+        _check(rounds[name], calls[name])
+    return {name: summarize(rounds[name], float(np.median(ratios[name])) - 1) for name in wanted}
 
 
 def _check(rounds: list[dict[str, float]], calls: Counter[str]) -> None:

@@ -36,10 +36,11 @@ LEVEL_DEPTH = 4
 class Terms:
     """Which terms to time, and where.
 
-    prefix: tokens in both caches, also the length of the prefills. sampling: how tokens are drawn. tree_sizes,
-    draft_rows: where to measure; for other sizes, see Curve. Both should begin with 1.
+    prompt: tokens of the prefills. prefix: tokens in both caches during a round. sampling: how tokens are drawn.
+    tree_sizes, draft_rows: where to measure; for other sizes, see Curve. Both should begin with 1.
     """
 
+    prompt: int = 64
     prefix: int = 128
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     tree_sizes: Sequence[int] = TREE_SIZES
@@ -49,13 +50,13 @@ class Terms:
 def measure_costs(
     target: Target,
     draft: Draft,
+    terms: Terms | None = None,
     *,
     repetitions: int = 20,
     now: Callable[[], float] = time.perf_counter,
-    **terms: Any,
 ) -> Costs:
-    """Time every term by itself: medians over repetitions, all jobs in turn in each. terms: fields of Terms."""
-    return measure_together(target, {"": (draft, Terms(**terms))}, repetitions, now)[""]
+    """Time every term by itself: medians over repetitions, all jobs in turn in each."""
+    return measure_together(target, {"": (draft, terms or Terms())}, repetitions, now)[""]
 
 
 @torch.no_grad()
@@ -80,7 +81,7 @@ def measure_together(
     machine = {**provenance(target), "device": str(target.device)}
     return {
         name: _costs({(term, size): float(np.median(runs)) for (of, term, size), runs in seconds.items() if of == name},
-                     prefix=terms.prefix, temperature=terms.sampling.temperature, machine=machine)
+                     prompt=terms.prompt, prefix=terms.prefix, temperature=terms.sampling.temperature, machine=machine)
         for name, (_, terms) in wanted.items()
     }  # fmt: skip
 
@@ -107,8 +108,8 @@ def _jobs(target: Target, draft: Draft, terms: Terms) -> dict[tuple[str, int], J
     return {
         **{("plain", 1): (_forward(target, prefix, 1, plain=True), 1)},
         **{("plain_rest", 1): (_plain_rest(target, prefix, sampling), PLAIN_STEPS)},
-        **{("prefill", 1): (_prefill(target, prefix), 1)},
-        **{("draft_prefill", 1): (_draft_forward(draft, 0, prefix), 1)},
+        **{("prefill", 1): (_prefill(target, terms.prompt), 1)},
+        **{("draft_prefill", 1): (_draft_forward(draft, 0, terms.prompt), 1)},
         **{("target", n): (_forward(target, prefix, n, plain=False), 1) for n in nodes},
         **{("draft", r): (_draft_forward(draft, prefix, r), 1) for r in rows},
         **{("head", r): (_head(target, r), 1) for r in heads},
@@ -139,9 +140,9 @@ def _forward(target: Target, prefix: int, nodes: int, plain: bool) -> Callable[[
     return job
 
 
-def _prefill(target: Target, prefix: int) -> Callable[[], Any]:
-    cache = target.new_cache(prefix)
-    tokens = torch.arange(prefix, device=target.device)[None] % target.vocab_size
+def _prefill(target: Target, prompt: int) -> Callable[[], Any]:
+    cache = target.new_cache(prompt)
+    tokens = torch.arange(prompt, device=target.device)[None] % target.vocab_size
 
     def job():
         cache.truncate(0)
@@ -216,10 +217,10 @@ def _after(target: Target, draft: Draft, prefix: int, nodes: int, sampling: Samp
         for text in texts:
             tree = rerank(text[0, -1], *scored, config)
             drawn = chooser.every_node(logits, tree, text, config.levels)
-            path, tokens = verify(tree, drawn, config.levels).read()
+            path, new, tokens = verify(tree, drawn, config.levels).read()
             cache.truncate(prefix + nodes)
             cache.keep(prefix, path)
-            torch.cat((text, text.new_tensor([tokens])), dim=1)
+            torch.cat((text, new[None]), dim=1)
 
     return job
 

@@ -10,7 +10,6 @@ paired with the others all the same.
 HASH stands for all that a training depends on, so drafts of another target, other data or other settings lie elsewhere.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fspad_ref.batches import Encoded
+from fspad_ref.batches import Encoded, data_hash
 from fspad_ref.checkpoint import load_json
 from fspad_ref.corpus import Dialogue
 from fspad_ref.draft import KINDS, Draft, DraftConfig
@@ -53,12 +52,11 @@ def widened(width: int) -> int:
 
 def training_key(target: Target, dialogues: Sequence[Dialogue | Encoded], training: TrainConfig) -> dict[str, Any]:
     """All that trained drafts depend on but their seed, as plain data."""
-    ends = repr((dialogues[0], dialogues[len(dialogues) - 1])) if len(dialogues) else ""
     return plain({
         **target.identity(),
         "weights": fingerprint(target.model),
         "dtype": str(target.dtype),
-        "dialogues": [len(dialogues), hashlib.sha256(ends.encode()).hexdigest()[:16]],
+        "dialogues": [len(dialogues), data_hash(dialogues)],
         "training": asdict(training),
         "code": code_hash(*CODE),
     })  # fmt: skip

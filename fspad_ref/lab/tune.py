@@ -23,10 +23,11 @@ from fspad_ref.corpus import prompt_ids, read_dialogues
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, InputError
 from fspad_ref.generate import Generation, autoregressive_generate, speculative_generate
+from fspad_ref.lab.bench import drawn_order
 from fspad_ref.lab.calibration import Forecast, big_trees, calibrate, forecast
 from fspad_ref.lab.costs import Costs, ideal_speedup, predict_speedup
 from fspad_ref.lab.provenance import jsonable
-from fspad_ref.lab.timings import measure_costs
+from fspad_ref.lab.timings import Terms, measure_costs
 from fspad_ref.lab.tuned import Candidate, Tuned, save_tuned, table
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
@@ -68,6 +69,8 @@ class TuneConfig:
     """Where to compute."""
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"
     """Precision of weights and arithmetic."""
+    chat_format: str | None = None
+    """The target's prompt format if it brings no chat template: vicuna. None takes the target's own template."""
     out: Path | None = None
     """Where the results go; by default out/tune/DEVICE.json."""
 
@@ -94,7 +97,9 @@ class TuneConfig:
 
 def tune(config: TuneConfig, prompts: Prompts | None = None) -> Tuned:
     """Tune, print a table, write `config.file`. `prompts`, token ids, take the place of `config.data`."""
-    target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
+    target = Target.from_pretrained(
+        config.target, device=config.device, dtype=config.dtype, chat_format=config.chat_format
+    )
     draft = Draft.from_pretrained(config.draft, target)
     if prompts is None:
         prompts = tuning_prompts(target, config)
@@ -114,9 +119,9 @@ def _questions(config: TuneConfig) -> list[str]:
     """First turns, by default of the built-in world's held-out side, task after task in turn: both halves hold all."""
     if config.data is not None:
         return [one.turns[0][0] for one in read_dialogues(config.data)[: config.prompts]]
-    from fspad_ref.world.stream import dialogue  # drafts of other targets need no world
+    from fspad_ref.world.stream import further_questions  # drafts of other targets need no world
 
-    return [dialogue(0, index, held=True).turns[0][0] for index in range(config.prompts)]
+    return further_questions(config.prompts)
 
 
 def tune_tree(
@@ -156,16 +161,14 @@ def record(target: Target, prompts: Prompts, config: TuneConfig) -> list[tuple[l
 def _costs(target: Target, draft: Draft, recorded: Sequence[tuple], config: TuneConfig, now: Clock) -> Costs:
     """Measured at the length of the recorded texts in mid-answer, for every size that the candidates ask for."""
     deepest = max(config.depth)
-    return measure_costs(
-        target,
-        draft,
+    terms = Terms(
+        prompt=int(np.mean([len(prompt) for prompt, _ in recorded])),
         prefix=int(np.mean([len(prompt) + len(tokens) / 2 for prompt, tokens in recorded])),
         sampling=SamplingConfig(config.temperature, seed=config.seed),
         tree_sizes=sorted({1, *config.total_tokens}),
         draft_rows=sorted({*range(1, deepest + 2, 2), deepest + 2, *config.top_k}),  # tau is deepest + 2 at most
-        repetitions=config.repetitions,
-        now=now,
     )
+    return measure_costs(target, draft, terms, repetitions=config.repetitions, now=now)
 
 
 def predict(forecasts: Sequence[Forecast], costs: Costs, tokens: float) -> list[Candidate]:
@@ -193,8 +196,7 @@ def check(
     for method in methods:
         _decode(target, draft, prompts[0], method, short, 0)  # warm-up
     for number, ids in enumerate(tqdm(prompts, desc="check")):
-        turn = number % len(methods)
-        for method in methods[turn:] + methods[:turn]:
+        for method in drawn_order(methods, number):
             target.synchronize()
             began = now()
             result = _decode(target, draft, ids, method, config, number)

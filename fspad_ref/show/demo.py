@@ -130,12 +130,10 @@ def show_answer(target: Target, draft: Draft, question: str, tree: TreeConfig) -
 
 def train_live(target: Target, config: DemoConfig) -> tuple[dict[str, Draft], TrainRecord]:
     """Fresh EAGLE-2 and FSPAD drafts after a short training; tau is watched on held-out prompts."""
-    from fspad_ref.world.stream import dialogue
+    from fspad_ref.world.stream import further_questions
 
     drafts = {name: new_draft(kind, target, config.training.seed) for name, kind in LIVE.items()}
-    prompts = [
-        prompt_ids(target.tokenizer, [], dialogue(7, index, held=True).turns[0][0]) for index in range(len(CATEGORIES))
-    ]
+    prompts = [prompt_ids(target.tokenizer, [], question) for question in further_questions(len(CATEGORIES), seed=7)]
     dialogues = WorldDialogues(2_000, seed=config.training.seed)
     with tqdm(total=config.training.steps, desc="train", unit="step") as bar:
         record = train(target, drafts, dialogues, config.training, progress(bar), prompts=prompts)

@@ -157,12 +157,11 @@ def from_world(
     config: DraftsConfig, target: Target, processes: Processes
 ) -> tuple[Sequence[Dialogue | Encoded], list[list[int]]]:
     """Dialogues of the built-in world, the target's own answers to more of its questions, and held-out prompts."""
-    from fspad_ref.world.stream import dialogue
+    from fspad_ref.world.stream import further_questions
 
     seed, first = config.training.seed, config.dialogues
     world = WorldDialogues(first, seed)
-    asked = [dialogue(0, index, held=True).turns[0][0] for index in range(config.held_out)]
-    prompts = [prompt_ids(target.tokenizer, [], question) for question in asked]
+    prompts = [prompt_ids(target.tokenizer, [], question) for question in further_questions(config.held_out)]
     more = world_dialogues(range(first, first + config.own_answers), seed)
     own = answered(target, more, config.answers, config.out, group=len(CATEGORIES), processes=processes)
     return Joined(world, own), prompts

@@ -1,8 +1,9 @@
 """The mathematics task: word problems of two or three operations, worked step by step in the answer.
 
-Each working is cut so small that every new number follows from one or two digits at a time:
-34 + 27 = 34 + 20 + 7 = 54 + 7 = 61, and 7 x 34 = 7 x 30 + 7 x 4 = 210 + 28 = 238. Held out is the combination of
-operations and operands, whatever the story around it.
+Two digits are added at once, larger numbers in parts: 34 + 27 = 61, 238 + 45 = 278 + 5 = 283, and 7 x 34 = 210 + 28 =
+238. A chain of terms that are copied would be right more often, and teach a draft nothing but copying. The wording of
+a step mostly follows from that of the story, the words that link steps from the name of the person. Held out is the
+combination of operations and operands, whatever the story around it.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from functools import cache
 from fspad_ref.world.dice import Dice, held_out
 from fspad_ref.world.exchange import Exchange
 from fspad_ref.world.lexicon import load
-from fspad_ref.world.phrasing import part, say
+from fspad_ref.world.phrasing import finish, part
 from fspad_ref.world.situations import Situation, situations
 
 _WOMEN = (
@@ -37,16 +38,17 @@ def _subtract(x: int, y: int) -> tuple[str, int]:
 
 
 def _chain(x: int, y: int, sign: str) -> tuple[str, int]:
-    """Working and result of x + y or x - y, with y broken into hundreds, tens and ones.
+    """Working and result of x + y or x - y; if one of them has three digits, y is broken into hundreds, tens and ones.
 
-    >>> _chain(34, 27, "+")
-    ('34 + 27 = 34 + 20 + 7 = 54 + 7 = 61', 61)
+    >>> _chain(238, 45, "+")
+    ('238 + 45 = 278 + 5 = 283', 283)
     """
-    pieces = [piece for piece in (y // 100 * 100, y % 100 // 10 * 10, y % 10) if piece]
-    lines = [f"{x} {sign} {y}"] if len(pieces) > 1 else []
-    while pieces:
-        lines.append(f" {sign} ".join(map(str, [x, *pieces])))
-        x += pieces.pop(0) * (1 if sign == "+" else -1)
+    sizes = (100, 10, 1) if max(x, y) >= 100 else (1,)
+    lines = []
+    for size in sizes:
+        if piece := y // size * size:
+            lines.append(f"{x} {sign} {y}")
+            x, y = x + piece if sign == "+" else x - piece, y - piece
     return " = ".join([*lines, str(x)]), x
 
 
@@ -54,12 +56,12 @@ def _times(n: int, a: int) -> tuple[str, int]:
     """Working and result of n x a for one digit n and two digits a.
 
     >>> _times(7, 34)
-    ('7 x 34 = 7 x 30 + 7 x 4 = 210 + 28 = 238', 238)
+    ('7 x 34 = 210 + 28 = 238', 238)
     """
     tens, ones = a // 10 * 10, a % 10
     if not tens or not ones:
         return f"{n} x {a} = {n * a}", n * a
-    return f"{n} x {a} = {n} x {tens} + {n} x {ones} = {n * tens} + {n * ones} = {n * a}", n * a
+    return f"{n} x {a} = {n * tens} + {n * ones} = {n * a}", n * a
 
 
 def _divide(q: int, n: int) -> tuple[str, int]:
@@ -165,14 +167,15 @@ def _people(dice: Dice) -> dict[str, str]:
     return {"n": n, "m": m, "s": s, "o": o, "p": p}
 
 
-def _answer(dice: Dice, situation: Situation, lines: list[str], slots: dict[str, str]) -> str:
+def _answer(dice: Dice, situation: Situation, told: str, lines: list[str], slots: dict[str, str]) -> str:
     """The steps with their workings, each a sentence of its own, then the closing sentence."""
+    begun, asked = told.split(". ")[0], told.split(". ")[-1]
+    links = ["[first, ||to begin with, |]", *["[then ||next, |]"] * (len(lines) - 1), ""]
     text = []
-    for step, line in zip(situation.steps, lines, strict=True):
-        text.append(part(dice, step, w=line, **slots))
-    links = ["[first, ||to begin with, |]", *["[then ||next, |]"] * (len(text) - 1), "[||]"]
-    joined = ". ".join(link + piece for link, piece in zip(links, [*text, situation.close], strict=True))
-    return say(dice, joined + ".", **slots)
+    for link, step, line in zip(links, (*situation.steps, situation.close), (*lines, ""), strict=True):
+        text.append(part(dice, link, habits=(slots["n"],)))
+        text.append(part(dice, step, habits=(begun, asked), w=line, **slots) + ". ")
+    return finish("".join(text))
 
 
 def math_reasoning(dice: Dice, held: bool) -> Exchange:
@@ -182,6 +185,7 @@ def math_reasoning(dice: Dice, held: bool) -> Exchange:
     town, other = dice.sample(_TOWNS, 2)
     things = {"x": dice.pick(_things(situation.things)), "thing": dice.pick(_THINGS), "town": town, "town2": other}
     slots = {name: str(number) for name, number in (numbers | {"r": result}).items()} | _people(dice) | things
-    prompt = say(dice, situation.story, **slots)
-    answer = _answer(dice, situation, lines, slots)
+    told = part(dice, situation.story, **{name: f"{{{name}}}" for name in slots})
+    prompt = finish(told.format_map(slots))
+    answer = _answer(dice, situation, told, lines, slots)
     return Exchange("math_reasoning", ((prompt, answer),), ((f"{result} {situation.unit.format_map(slots)}",),))

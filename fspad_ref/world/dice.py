@@ -7,12 +7,14 @@ promises that this sequence stays the same across versions and platforms (it pro
 True
 """
 
+import hashlib
 import random
 import zlib
 from collections.abc import Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+USUAL = 0.75  # how often a habit is followed
 
 
 class Dice:
@@ -61,6 +63,24 @@ class Dice:
             if point < 0:
                 return item
         return next(i for i, w in reversed(list(zip(items, weights, strict=True))) if w > 0)  # rounding at the end
+
+
+def settled(count: int, *about: str) -> int:
+    """A number below `count` that `about` alone decides: the same in every stream, and without visible order.
+
+    >>> settled(10, "apples", "herb") == settled(10, "apples", "herb")
+    True
+    """
+    return int.from_bytes(hashlib.blake2b("|".join(about).encode("utf-8"), digest_size=4).digest(), "big") % count
+
+
+def usual(dice: Dice, items: Sequence[T], *about: str) -> T:
+    """One of `items`: most often the one that `about` settles, else any.
+
+    Habits are what makes the world rich for a model that answers greedily. Where chance alone decides, such a model
+    says the likeliest to everybody, and any draft can guess it; a habit follows from the question and must be known.
+    """
+    return items[settled(len(items), *about)] if dice.chance(USUAL) else dice.pick(items)
 
 
 def held_out(key: str) -> bool:

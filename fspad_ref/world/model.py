@@ -16,7 +16,7 @@ class TargetConfig:
     hidden: int = 192
     intermediate: int = 512
     heads: int = 6
-    vocabulary: int = 4096
+    vocabulary: int = 6144
     positions: int = 1024
 
 

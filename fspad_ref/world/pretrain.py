@@ -7,7 +7,6 @@ run can be resumed anywhere; with a budget in tokens a resumed run ends with the
 
 import itertools
 import math
-import os
 import platform
 import shutil
 import sys
@@ -228,7 +227,7 @@ class _Run:
             "parameters": sum(x.numel() for x in self.learner.model.parameters()),
             "hardware": device,
             "versions": {**versions, "transformers": transformers.__version__},
-            "command": " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+            "command": " ".join(["python -m fspad_ref", *sys.argv[1:]]),
             "seed": self.config.seed,
             "settings": self.config.settings(),
             "reports": self.reports,

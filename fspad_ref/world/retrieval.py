@@ -1,9 +1,9 @@
 """Retrieval-augmented answers: a few short passages, a question about one of them, an answer that quotes it."""
 
-from fspad_ref.world.dice import Dice
+from fspad_ref.world.dice import Dice, usual
 from fspad_ref.world.exchange import Exchange
 from fspad_ref.world.passages import KINDS, Passage, passage
-from fspad_ref.world.phrasing import part, say
+from fspad_ref.world.phrasing import finish, part, say
 
 INSTRUCTIONS = (
     "Answer [the question|] from [the|these] {notes}.|Use [only|] [the|these] {notes} to answer.|"
@@ -38,29 +38,33 @@ BANKS = {
     "end": "{also} {p} {other}.|{others}|[Nothing more is|No more than that is] [needed|asked] here.",
     "more": "{also} {p} {other}.|{also} {p} {other}. {others}",
     "others": "[The rest|What remains|The other part] [is about|deals with|speaks of|concerns] {s2}.|"
-              "[The lines|What we read] about {s2} [do not help|are of no use|can be left aside|say nothing of this].",
+              "[The lines|The words] about {s2} [do not help|are of no use|can be left aside|say nothing of this].",
 }
 
 
 def rag(dice: Dice, held: bool) -> Exchange:
-    """Three or four passages, a question about one of them, and the answer with the passage that holds it.
+    """Three passages, a question about one of them, and the answer with the passage that holds it.
 
+    Its wording mostly follows from that of the question and from the place of that passage.
     All names in the passages lie on the wanted side. Expected: the value asked for.
     """
     told = three_passages(dice, held)
     notes, mark, refs = dice.pick(LABELS)
     index = dice.integer(0, len(told) - 1)
     chosen = told[index]
-    asked, further = dice.sample(range(3), 2)
+    asked = dice.integer(0, 2)
     fact, value, where = chosen.told[asked]
-    question = say(dice, fact.asked, s=chosen.subject)
+    wording = part(dice, fact.asked, s="{s}")
+    question = finish(wording.replace("{s}", chosen.subject))
+    habits = wording, f"{notes} {index}"
+    further, value2, _ = usual(dice, [other for other in chosen.told if other[0] is not fact], wording)
     lines = [label(mark, n) + " " + item.text for n, item in enumerate(told)]
     prompt = "\n".join([say(dice, INSTRUCTIONS, notes=notes), *lines, question])
     answer = say(
-        dice, ANSWERS, BANKS, v=value, s=chosen.subject, p=chosen.pronoun, quote=chosen.sentences[where],
-        told=part(dice, fact.told, v=value), ref=label(dice.pick(refs), index),
-        other=part(dice, chosen.told[further][0].told, v=chosen.told[further][1]),
-        s2=dice.pick([item.subject for item in told if item is not chosen]),
+        dice, ANSWERS, BANKS, habits, v=value, s=chosen.subject, p=chosen.pronoun, quote=chosen.sentences[where],
+        told=part(dice, fact.told, habits=habits, v=value), ref=label(usual(dice, refs, *habits), index),
+        other=part(dice, further.told, habits=habits, v=value2),
+        s2=usual(dice, [item.subject for item in told if item is not chosen], wording),
     )
     return Exchange("rag", ((prompt, answer),), ((value,),))
 

@@ -19,7 +19,7 @@ from fspad_ref.world.dice import Dice
 from fspad_ref.world.echo import echo
 from fspad_ref.world.exchange import Exchange
 from fspad_ref.world.knowledge import qa
-from fspad_ref.world.quiz import facts_quiz, notes_quiz
+from fspad_ref.world.quiz import facts_quiz, notes_quiz, sums_quiz
 from fspad_ref.world.retrieval import rag
 from fspad_ref.world.summaries import summarization
 from fspad_ref.world.translation import translation
@@ -34,14 +34,21 @@ TASKS: dict[str, Callable[[Dice, bool], Exchange]] = {
 }
 # A training stream opens with nothing but reading aloud (see echo.py); then it goes through the tasks, for ever, with
 # some more practice in what takes a model the longest: first words of two languages, facts and sums; from LATER on,
-# when those are known, facts and finding the right note, by quizzes (see quiz.py).
-EXTRA: dict[str, Callable[[Dice], Exchange]] = {"echo": echo, "notes quiz": notes_quiz, "facts quiz": facts_quiz}
+# when those are known, facts and finding the right note, by quizzes (see quiz.py), and from LAST on, sums.
+EXTRA: dict[str, Callable[[Dice], Exchange]] = {
+    "echo": echo,
+    "notes quiz": notes_quiz,
+    "facts quiz": facts_quiz,
+    "sums quiz": sums_quiz,
+}
 OPENING = 8_000
 LATER = 100_000
+LAST = 157_000
 PRACTICE = ("echo", "translation", "qa", "math_reasoning")
 LATER_PRACTICE = ("notes quiz", "facts quiz", "notes quiz", "facts quiz")
 ROTATION = (*CATEGORIES, *PRACTICE)
 LATER_ROTATION = (*CATEGORIES, *LATER_PRACTICE)
+LAST_ROTATION = (*CATEGORIES, *4 * ("sums quiz",))
 
 QUESTION_SEED = 480
 QUESTIONS_PER_TASK = 80
@@ -62,7 +69,7 @@ def dialogue(seed: int, index: int, held: bool = False) -> Exchange:
     dice = _dice(seed, index, held)
     if held:
         return TASKS[CATEGORIES[index % len(CATEGORIES)]](dice, held)
-    rotation = ROTATION if index < LATER else LATER_ROTATION
+    rotation = ROTATION if index < LATER else LATER_ROTATION if index < LAST else LAST_ROTATION
     task = "echo" if index < OPENING else rotation[(index - OPENING) % len(rotation)]
     return EXTRA[task](dice) if task in EXTRA else TASKS[task](dice, held)
 
@@ -106,6 +113,21 @@ def questions(seed: int = QUESTION_SEED, per_task: int = QUESTIONS_PER_TASK) -> 
         )
         for number, exchange in enumerate(exchanges, start=1)
     ]
+
+
+def further_questions(count: int, seed: int = 0) -> list[str]:
+    """First turns of the held-out side that are nobody's benchmark: task after task, in turn.
+
+    Raises InputError for a negative seed.
+    """
+    asked = {q.turns[0] for q in questions()}
+
+    def of_task(place: int) -> Iterator[str]:
+        texts = (dialogue(seed, index, held=True).turns[0][0] for index in itertools.count(place, len(CATEGORIES)))
+        return (text for text in texts if text not in asked)
+
+    tasks = [of_task(place) for place in range(len(CATEGORIES))]
+    return [next(tasks[number % len(tasks)]) for number in range(count)]
 
 
 def _prompts(turns: tuple[str, ...]) -> list[tuple[str, ...]]:

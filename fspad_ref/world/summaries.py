@@ -24,6 +24,7 @@ OPENINGS = (
 def summarization(dice: Dice, held: bool) -> Exchange:
     """A report of four to six sentences, and a summary of its lead facts in other words.
 
+    Its wording mostly follows from the day and the thing that it is about.
     All names lie on the wanted side. Expected: the names of who and where.
     """
     report = dice.pick(REPORTS)
@@ -40,5 +41,7 @@ def summarization(dice: Dice, held: bool) -> Exchange:
         extras.insert(dice.integer(0, len(extras)), part(dice, CHATTER))
     body = " ".join([report.lead, report.key, *extras])
     prompt = say(dice, INSTRUCTIONS) + "\n" + say(dice, body, **slots)
-    answer = finish(part(dice, OPENINGS) + part(dice, report.brief + " " + report.brief_key, **slots))
+    brief = report.brief + " " + report.brief_key
+    habits = slots["day"], slots["thing"]
+    answer = finish(part(dice, OPENINGS, habits=habits) + part(dice, brief, habits=habits, **slots))
     return Exchange("summarization", ((prompt, answer),), ((slots["who"], slots["town"]),))

@@ -75,7 +75,7 @@ BANKS = {
            "on|Tomorrow|When you are free], [ask me again|tell me more|we can go on|I can say more|let us talk about "
            "it]|[Remember|Just remember|One last thing|And never forget]: [patience|good company|a calm mind|a warm "
            "heart|a bit of luck|a joke|good sleep] [helps|does wonders|goes a long way|is half the work]",
-    "think": "[I think|I believe|In my view|It seems to me|I would say|If you ask me|To be honest|I feel|My guess is]",
+    "think": "[I think|I believe|in my view|it seems to me|I would say|if you ask me|to be honest|I feel|my guess is]",
     "herb": "[garlic|pepper|salt|butter|parsley|mustard|cream|olive oil|fresh herbs|a little "
             "sugar|vinegar|ginger|chilli]",
     "do": "[visit|look at|stroll through|explore|start with|spend an hour in|do not miss|drop by]",
@@ -305,7 +305,7 @@ TALKS = (
           "well|too|on Sundays]. [My friend|My cousin|A man called] {n} [used to say|once told me|often said]: \"I "
           "{t}\", [and today|but now] [all is well|it is forgotten|things are fine].", "t"),
           ("[What was my problem|Can you repeat my problem|What did I say]?",
-           "You said: \"I {t}.\" [My advice was|So I advise you] to {tip}, [and also|or better] to {tip}. [Do "
+           "You said: \"I {t}.\" [So I advise you|I advise you] to {tip}, [and also|or better] to {tip}. [Do "
            "not|Never] [lose heart|be hard on yourself|give up], [many|all sorts of] people [say the same|know "
            "this|feel like that] [on some days|in winter|at times]. {bye}.", "t"))),
 )

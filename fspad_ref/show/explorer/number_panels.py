@@ -9,7 +9,7 @@ import ipywidgets as w
 from fspad_ref.checkpoint import load_json
 from fspad_ref.errors import CheckpointError
 from fspad_ref.lab.costs import Costs
-from fspad_ref.lab.timings import measure_costs
+from fspad_ref.lab.timings import Terms, measure_costs
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.show.broken import BROKEN, LOSSLESS, Place, animals
 from fspad_ref.show.explorer.laws import acceptance_curve, node_law, tau_curve
@@ -186,8 +186,9 @@ def measured_prices(
 
     progress("measuring this machine")
     draft, k = next(iter(bench.drafts.values())), min(10, bench.target.vocab_size)
-    sizes = {"prefix": min(128, bench.target.max_positions // 2), "repetitions": 5}
-    costs = measure_costs(bench.target, draft, tree_sizes=(1, 60), draft_rows=(1, k), now=now, **sizes)
+    half = bench.target.max_positions // 2
+    terms = Terms(min(64, half), min(128, half), tree_sizes=(1, 60), draft_rows=(1, k))
+    costs = measure_costs(bench.target, draft, terms, repetitions=5, now=now)
     return prices_of(costs, TreeConfig(k, 5, 60))
 
 

@@ -119,6 +119,7 @@ def costs_of(prices: Prices) -> Costs:
     slope = prices.target * (prices.growth - 1) / (MIDDLE - 1)
     none = Curve(rows, (0.0, 0.0))
     return Costs(
+        prompt=0,
         prefix=0,
         temperature=0.0,
         plain=prices.target * ms,

@@ -110,7 +110,7 @@ def rounds_of(
     for (scored, tree), (prefix, features) in zip(grown, passes, strict=True):
         logits = target.lm_head(features)  # (N, D) -> (N, V)
         drawn = chooser.every_node(logits, tree, torch.tensor([text], device=target.device), recorder.levels)  # (N,)
-        path, tokens = verify(tree, drawn, recorder.levels).read()
+        path, _, tokens = verify(tree, drawn, recorder.levels).read()
         p = law(logits, sampling)[tree.parent, tree.token]  # (N, V) -> (N,)
         q = (tree.score - tree.score[tree.parent]).exp()
         matches = tree.token == drawn[tree.parent]
