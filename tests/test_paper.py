@@ -81,7 +81,7 @@ def test_every_result_is_there_with_its_provenance(files):
     for name in NAMES[:-1]:
         assert files[name]["key"] and files[name]["provenance"]["dtype"] == "float64"
         assert {"commit", "command", "date", "hardware", "threads", "torch"} <= files[name]["provenance"].keys()
-    assert files["goals"]["from"] == ["study", "speed", "stages"]
+    assert files["goals"]["from"] == ["study", "speed", "stages", "calibration"]
 
 
 def test_speed_measures_every_method_at_every_temperature(files):
@@ -215,6 +215,15 @@ def test_goals_by_hand():
         (2.1, 2.0, True), (round(2.1 / 1.7, 3), 1.3, False), (0.88, 0.9, False)]  # fmt: skip
     assert aims.table(found).count("NOT met") == 2
     assert aims.goals({}) == []
+
+
+def test_the_baselines_tau_is_held_against_both_ends_of_its_band():
+    def verdicts(tau):
+        found = ("eagle", "mean", tau), ("eagle", "qa", 9.0), ("fspad", "mean", 9.0)
+        rows = [{"method": method, "task": task, "temperature": 0.0, "tau": value} for method, task, value in found]
+        return [one["met"] for one in aims.goals({"calibration": {"summary": rows}})]
+
+    assert [verdicts(tau) for tau in (3.1, 4.0, 4.9)] == [[False, True], [True, True], [True, False]]
 
 
 @pytest.mark.parametrize(("low", "met"), [(-0.01, False), (0.0, False), (0.01, True)])

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fspad_ref.world.arithmetic import PLANS, _chain, _times, math_reasoning
+from fspad_ref.world.arithmetic import PLANS, _chain, math_reasoning, times
 from fspad_ref.world.country import entities
 from fspad_ref.world.dice import Dice, held_out
 from fspad_ref.world.knowledge import pairs, qa
@@ -70,7 +70,7 @@ def test_chain_and_times_by_hand():
     assert _chain(238, 45, "+") == ("238 + 45 = 278 + 5 = 283", 283)
     assert _chain(145, 108, "-") == ("145 - 108 = 45 - 8 = 37", 37)
     assert _chain(61, 30, "-") == ("61 - 30 = 31", 31)
-    assert _times(7, 34) == ("7 x 34 = 210 + 28 = 238", 238)
+    assert times(7, 34) == ("7 x 34 = 210 + 28 = 238", 238)
 
 
 def test_every_equation_in_every_answer_holds():

@@ -284,7 +284,7 @@ class Paper:
 
     def goals(self) -> None:
         """What the files that are there say about the goals."""
-        names = [step for step in ("study", "speed", "stages") if self.file(step).exists()]
+        names = [step for step in ("study", "speed", "stages", "calibration") if self.file(step).exists()]
         found = aims.goals({step: load_json(self.file(step)) for step in names})
         save_json(self.file("goals"), {"from": names, "goals": found})
         print(aims.table(found))

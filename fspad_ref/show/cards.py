@@ -7,13 +7,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from fspad_ref.checkpoint import load_json, save_atomic
 from fspad_ref.errors import InputError
 from fspad_ref.lab.bench import PLAIN
 from fspad_ref.lab.comparison import CONTROL, MAIN, MEAN
-from fspad_ref.lab.statistics import Counts, Estimate, bootstrap_gain
+from fspad_ref.lab.duel import gain, runs_won
 from fspad_ref.world.exam import card_section
 
 LABELS = {PLAIN: "plain decoding", "generate": "transformers' own `generate`", "prompt_lookup": "prompt lookup",
@@ -139,7 +137,7 @@ def _claims(study: dict) -> list[str]:
 
 def _claim_of_shipped(calibration: dict, steps: int) -> str:
     """The same comparison of the shipped drafts, which have learned for longer: one draft of each, so no seeds."""
-    one = shipped_gain(calibration["answers"])
+    one = gain(calibration["answers"])
     taus = [row["tau"] for method in MAIN for row in calibration["summary"]
             if (row["task"], row["method"]) == (MEAN, method)]  # fmt: skip
     asked, names = calibration["config"]["per_task"], " against ".join(LABELS[method] for method in MAIN)
@@ -147,22 +145,6 @@ def _claim_of_shipped(calibration: dict, steps: int) -> str:
         f"- T=0, {names} after {steps:,} steps (data/drafts, {asked} questions a task): mean tau {taus[0]:.2f} against "
         f"{taus[1]:.2f}, a gain of {one.value:+.1%} ({one.low:+.1%} to {one.high:+.1%} over questions)."
     )
-
-
-def shipped_gain(answers: Sequence[dict]) -> Estimate:
-    """Gain in mean tau of FSPAD's draft over EAGLE-2's, paired, with its interval over the questions of a bench."""
-    return bootstrap_gain(*(_counted(answers, method) for method in MAIN))
-
-
-def _counted(answers: Sequence[dict], method: str) -> Counts:
-    """task -> (1, questions, 2): tokens after the first and rounds, of all turns of a question together."""
-    of: dict[str, dict[int, np.ndarray]] = {}
-    for one in answers:
-        if one["method"] == method:
-            questions = of.setdefault(one["category"], {})
-            spent = np.array([one["tokens"] - 1, one["rounds"]])
-            questions[one["question_id"]] = questions.get(one["question_id"], 0) + spent
-    return {task: np.stack([*questions.values()])[None] for task, questions in of.items()}
 
 
 def _measured(study: dict, speed: dict) -> str:
@@ -182,14 +164,9 @@ def _measured(study: dict, speed: dict) -> str:
 
 
 def _ahead(speed: dict) -> str:
-    """In how many runs FSPAD was faster than EAGLE-2: medians alone hide how near they are."""
-    rows = [row for row in speed["summary"] if row["task"] == MEAN]
-    runs = {(row["method"], row["temperature"]): row["by_repetition"] for row in rows}
-    temperatures = list(dict.fromkeys(temperature for _, temperature in runs))
-    wins = {t: [ours > theirs for ours, theirs in zip(*(runs[method, t] for method in MAIN), strict=True)]
-            for t in temperatures}  # fmt: skip
-    counted = ", ".join(f"in {sum(won)} of {len(won)} runs at T={t:g}" for t, won in wins.items())
-    return f"FSPAD was faster than EAGLE-2 {counted}."
+    """In how many runs FSPAD was faster than EAGLE-2."""
+    won = ", ".join(f"in {wins} of {runs} runs at T={t:g}" for t, (wins, runs) in runs_won(speed["summary"]).items())
+    return f"FSPAD was faster than EAGLE-2 {won}."
 
 
 def identical_answers(speed: dict) -> tuple[int, int]:

@@ -29,11 +29,13 @@ _THINGS = (
 )
 
 
-def _add(x: int, y: int) -> tuple[str, int]:
+def add(x: int, y: int) -> tuple[str, int]:
+    """Working and result of x + y."""
     return _chain(x, y, "+")
 
 
-def _subtract(x: int, y: int) -> tuple[str, int]:
+def subtract(x: int, y: int) -> tuple[str, int]:
+    """Working and result of x - y."""
     return _chain(x, y, "-")
 
 
@@ -52,10 +54,10 @@ def _chain(x: int, y: int, sign: str) -> tuple[str, int]:
     return " = ".join([*lines, str(x)]), x
 
 
-def _times(n: int, a: int) -> tuple[str, int]:
+def times(n: int, a: int) -> tuple[str, int]:
     """Working and result of n x a for one digit n and two digits a.
 
-    >>> _times(7, 34)
+    >>> times(7, 34)
     ('7 x 34 = 210 + 28 = 238', 238)
     """
     tens, ones = a // 10 * 10, a % 10
@@ -64,7 +66,8 @@ def _times(n: int, a: int) -> tuple[str, int]:
     return f"{n} x {a} = {n * tens} + {n * ones} = {n * a}", n * a
 
 
-def _divide(q: int, n: int) -> tuple[str, int]:
+def divide(q: int, n: int) -> tuple[str, int]:
+    """Working and result of q / n, without remainder; the working ends with the check n x result = q."""
     return f"{q} / {n} = {q // n}, because {n} x {q // n} = {q}", q // n
 
 
@@ -74,13 +77,13 @@ Worked = tuple[dict[str, int], tuple[int, ...], list[str], int]
 
 def _plus_minus(first: Callable, second: Callable) -> Callable[[Dice], Worked]:
     def plan(dice: Dice) -> Worked:
-        high = 48 if first is second is _add else 79
+        high = 48 if first is second is add else 79
         a, b, c = dice.integer(12, high), dice.integer(11, high), dice.integer(11, high)
-        if first is second is _subtract:
+        if first is second is subtract:
             a, b, c = dice.integer(60, 99), dice.integer(11, 36), dice.integer(11, 22)
-        elif first is _subtract:
+        elif first is subtract:
             a, b, c = dice.integer(40, 99), dice.integer(11, 38), dice.integer(11, 59)
-        elif second is _subtract:
+        elif second is subtract:
             c = dice.integer(11, min(a + b - 5, 58))
         one, middle = first(a, b)
         two, result = second(middle, c)
@@ -92,8 +95,8 @@ def _plus_minus(first: Callable, second: Callable) -> Callable[[Dice], Worked]:
 def _times_then(second: Callable, third: Callable | None = None) -> Callable[[Dice], Worked]:
     def plan(dice: Dice) -> Worked:
         n, a, b, c = dice.integer(2, 9), dice.integer(12, 39), dice.integer(11, 49), dice.integer(11, 34)
-        b = dice.integer(6, min(n * a - 5, 49)) if second is _subtract else b
-        one, middle = _times(n, a)
+        b = dice.integer(6, min(n * a - 5, 49)) if second is subtract else b
+        one, middle = times(n, a)
         two, result = second(middle, b)
         slots, operands, lines = {"n1": n, "a": a, "b": b, "c": c}, (n, a, b), [one, two]
         if third:
@@ -107,9 +110,9 @@ def _times_then(second: Callable, third: Callable | None = None) -> Callable[[Di
 def _then_times(first: Callable) -> Callable[[Dice], Worked]:
     def plan(dice: Dice) -> Worked:
         n, b = dice.integer(2, 9), dice.integer(11, 24)
-        a = dice.integer(11, 24) if first is _add else b + dice.integer(11, 39)
+        a = dice.integer(11, 24) if first is add else b + dice.integer(11, 39)
         one, middle = first(a, b)
-        two, result = _times(n, middle)
+        two, result = times(n, middle)
         return {"n1": n, "a": a, "b": b}, (n, a, b), [one, two], result
 
     return plan
@@ -117,28 +120,28 @@ def _then_times(first: Callable) -> Callable[[Dice], Worked]:
 
 def _divide_add(dice: Dice) -> Worked:
     n, share, b = dice.integer(2, 9), dice.integer(3, 12), dice.integer(11, 79)
-    one, middle = _divide(n * share, n)
-    two, result = _add(b, middle)
+    one, middle = divide(n * share, n)
+    two, result = add(b, middle)
     return {"n1": n, "q1": n * share, "b": b}, (n * share, n, b), [one, two], result
 
 
 def _two_products(dice: Dice) -> Worked:
     n, m, a, b = dice.integer(2, 5), dice.integer(2, 5), dice.integer(11, 24), dice.integer(11, 24)
-    (one, left), (two, right) = _times(n, a), _times(m, b)
-    three, result = _add(left, right)
+    (one, left), (two, right) = times(n, a), times(m, b)
+    three, result = add(left, right)
     return {"n1": n, "m1": m, "a": a, "b": b}, (n, a, m, b), [one, two, three], result
 
 
 PLANS: dict[str, Callable[[Dice], Worked]] = {
-    "a+b-c": _plus_minus(_add, _subtract),
-    "a-b+c": _plus_minus(_subtract, _add),
-    "a+b+c": _plus_minus(_add, _add),
-    "a-b-c": _plus_minus(_subtract, _subtract),
-    "n*a+b": _times_then(_add),
-    "n*a-b": _times_then(_subtract),
-    "n*a+b-c": _times_then(_add, _subtract),
-    "(a+b)*n": _then_times(_add),
-    "(a-b)*n": _then_times(_subtract),
+    "a+b-c": _plus_minus(add, subtract),
+    "a-b+c": _plus_minus(subtract, add),
+    "a+b+c": _plus_minus(add, add),
+    "a-b-c": _plus_minus(subtract, subtract),
+    "n*a+b": _times_then(add),
+    "n*a-b": _times_then(subtract),
+    "n*a+b-c": _times_then(add, subtract),
+    "(a+b)*n": _then_times(add),
+    "(a-b)*n": _then_times(subtract),
     "q/n+b": _divide_add,
     "n*a+m*b": _two_products,
 }

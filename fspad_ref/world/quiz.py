@@ -65,13 +65,13 @@ def sums_quiz(dice: Dice) -> Exchange:
         large = dice.chance(0.25)
         x, y, n = dice.integer(12, 290 if large else 99), dice.integer(5, 79), dice.integer(2, 9)
         if kind == "+":
-            asked, (worked, result) = f"{x} + {y}", arithmetic._add(x, y)
+            asked, (worked, result) = f"{x} + {y}", arithmetic.add(x, y)
         elif kind == "-":
-            asked, (worked, result) = f"{x + y} - {y}", arithmetic._subtract(x + y, y)
+            asked, (worked, result) = f"{x + y} - {y}", arithmetic.subtract(x + y, y)
         elif kind == "x":
-            asked, (worked, result) = f"{n} x {y}", arithmetic._times(n, y)
+            asked, (worked, result) = f"{n} x {y}", arithmetic.times(n, y)
         else:
-            asked, (worked, result) = f"{n * (y % 11 + 2)} / {n}", arithmetic._divide(n * (y % 11 + 2), n)
+            asked, (worked, result) = f"{n * (y % 11 + 2)} / {n}", arithmetic.divide(n * (y % 11 + 2), n)
         turns.append((say(dice, ASK_SUMS, q=asked + "?"), say(dice, TOLD_SUM, w=worked)))
         keys.append((str(result),))
     turns[0] = (part(dice, ASK_FACTS, q=turns[0][0]), turns[0][1])
