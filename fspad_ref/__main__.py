@@ -1,7 +1,7 @@
 """The command line: `python -m fspad_ref COMMAND`, each command made by tyro from a config dataclass.
 
 A command's module is imported only when the command is chosen, so that help comes at once. Exit status: 0; 1 where a
-command found something amiss that it reports (`check`, `check-target`); 2 for an error or wrong usage; 130 for Ctrl-C.
+command found something amiss that it reports (`check`); 2 for an error or wrong usage; 130 for Ctrl-C.
 """
 
 import importlib
@@ -23,26 +23,21 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("show.demo", "DemoConfig", "demo", "train two drafts, decode, print tau and speedup, draw figures"),
-    "check": Command("show.check", "CheckConfig", "check", "show environment, device, versions, and what will run"),
-    "generate": Command("show.stream", "GenerateConfig", "generate", "answer a prompt, with accepted tokens marked"),
-    "bench": Command("lab.bench", "BenchConfig", "bench", "measure tau and speedup on question files"),
-    "study": Command("lab.study", "StudyConfig", "run_study", "train drafts of several seeds, compare them by replay"),
-    "tune": Command("lab.tune", "TuneConfig", "tune", "choose the tree size that decodes fastest on this machine"),
-    "adaptive": Command("lab.adaptive_bench", "AdaptiveConfig", "adaptive", "measure whether the adaptive stop pays"),
-    "train": Command("show.drafts", "DraftsConfig", "train_drafts", "train drafts for a target"),
-    "train-target": Command("world.pretrain", "PretrainConfig", "pretrain", "train the built-in target from nothing"),
-    "check-target": Command("show.exam", "ExamConfig", "exam", "score the built-in target's answers"),
+    "demo": Command("commands.demo", "DemoConfig", "demo", "train two drafts, decode, print tau and speedup, draw figures"),
+    "check": Command("commands.check", "CheckConfig", "check", "show environment, device, versions, and what will run"),
+    "generate": Command("commands.generate", "GenerateConfig", "generate", "answer a prompt, with accepted tokens marked"),
+    "bench": Command("bench.bench", "BenchConfig", "bench", "measure tau and speedup on question files"),
+    "study": Command("bench.study", "StudyConfig", "run_study", "train drafts of several seeds, compare them by replay"),
+    "tune": Command("bench.tune", "TuneConfig", "tune", "choose the tree size that decodes fastest on this machine"),
+    "train": Command("commands.train", "DraftsConfig", "train_drafts", "train drafts for a target"),
 }
 
 # What `COMMAND --preset NAME` runs instead, with options of its own.
-PRESETS = {
-    ("bench", "paper"): Command("lab.paper", "PaperConfig", "paper", "regenerate every recorded result"),
-}
+PRESETS: dict = {}
 
 # What `COMMAND --OPTION ...` runs instead, once that option is among the arguments.
 OTHERS = {
-    ("bench", "--shape"): Command("lab.shape_bench", "ShapeConfig", "bench_shape", "time decoding at a model's shape"),
+    ("bench", "--shape"): Command("bench.shapes", "ShapeConfig", "bench_shape", "time decoding at a model's shape"),
 }
 
 

@@ -24,7 +24,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import InputError, TargetMismatch
-from fspad_ref.hub import OnTheHub, fetch_official
+from fspad_ref.files import OnTheHub, fetch_official
 from fspad_ref.official import read_official, write_official
 from fspad_ref.target import Target, head_dim
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from fspad_ref.checkpoint import load_json, load_tensors, save_json, save_tensors
 from fspad_ref.errors import CheckpointError, ConfigError, TargetMismatch
+from fspad_ref.files import load_json, load_tensors, save_json, save_tensors
 from fspad_ref.target import Target, head_dim
 
 # Their names -> ours. `fc.` is a plain linear map without feature sampling and a module with it.

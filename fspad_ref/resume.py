@@ -17,10 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
-from fspad_ref.batches import Place
-from fspad_ref.checkpoint import check_names, load_json, load_tensors, save_json, save_tensors
+from fspad_ref.data import Place
 from fspad_ref.draft import Draft
 from fspad_ref.errors import CheckpointError, SaveError
+from fspad_ref.files import check_names, load_json, load_tensors, save_json, save_tensors
 
 CHECKPOINT = "checkpoint.json"
 

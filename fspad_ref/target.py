@@ -20,10 +20,17 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fspad_ref.cache import KVCache
-from fspad_ref.chat import use_chat_format
+from fspad_ref.data import use_chat_format
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
-from fspad_ref.spread import SpreadCache, come_home, layer_devices
-from fspad_ref.support import TESTED, refuse_attention, refuse_misbehaving, refuse_model
+from fspad_ref.support import (
+    TESTED,
+    SpreadCache,
+    come_home,
+    layer_devices,
+    refuse_attention,
+    refuse_misbehaving,
+    refuse_model,
+)
 
 # What of from_pretrained's options says where the files are, and so holds for the tokenizer too.
 TOKENIZER_OPTIONS = ("trust_remote_code", "revision", "token", "cache_dir", "local_files_only", "force_download")

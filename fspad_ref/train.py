@@ -27,11 +27,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_value_
 
-from fspad_ref.batches import Batch, Encoded, batches, data_hash, trained_positions
-from fspad_ref.checkpoint import save_json
-from fspad_ref.corpus import Dialogue
+from fspad_ref.data import Batch, Dialogue, Encoded, batches, data_hash, trained_positions
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, InputError, NonFiniteLoss
+from fspad_ref.files import save_json
 from fspad_ref.generate import speculative_generate
 from fspad_ref.learner import Learner, loss_by_rows
 from fspad_ref.loss import partial_alignment_loss

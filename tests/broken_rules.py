@@ -11,7 +11,7 @@ one of them. All of them run on exact numbers: `choose(weights)` returns an inde
 
 from fractions import Fraction
 
-from fspad_ref.show.exact import normalised
+from fspad_ref.teaching.exact import normalised
 
 
 class Textbook:

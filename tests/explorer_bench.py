@@ -12,8 +12,8 @@ from pathlib import Path
 from conftest import tiny_draft, tiny_target
 
 from fspad_ref import Draft, SamplingConfig, Target, TreeConfig
-from fspad_ref.corpus import Question, read_questions
-from fspad_ref.show.explorer.runs import Settings, Workbench
+from fspad_ref.data import Question, read_questions
+from fspad_ref.viz.explorer.runs import Settings, Workbench
 
 PROMPT = (2, 7, 5, 11, 3)
 TREE = TreeConfig(top_k=4, depth=3, total_tokens=20)
@@ -42,7 +42,7 @@ def quiet(text: str) -> None:
 
 
 def main() -> None:
-    from fspad_ref.show.widgets import BrokenPanel, CostPanel, Explorer, TemperaturePanel, TreeStepper
+    from fspad_ref.viz.widgets import BrokenPanel, CostPanel, Explorer, TemperaturePanel, TreeStepper
 
     data = Path(__file__).parent.parent / "data"
     target = Target.from_pretrained(data / "target", device="cpu", dtype="float32")

@@ -34,8 +34,8 @@ from fspad_ref import (
     grow_tree,
     speculative_generate,
 )
-from fspad_ref.checkpoint import load_tensors
 from fspad_ref.errors import CheckpointError, ConfigError, FspadError, InputError, TargetMismatch, UnsupportedTarget
+from fspad_ref.files import load_tensors
 from fspad_ref.support import refuse_unsupported
 from fspad_ref.train import TrainConfig, train
 from fspad_ref.tree import DynamicTree

@@ -9,21 +9,25 @@ from conftest import tiny_draft, tiny_target
 from transformers import AutoModelForCausalLM
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, speculative_generate
-from fspad_ref.errors import InputError, TargetMismatch
-from fspad_ref.lab.assisted import (
+from fspad_ref.bench.bench import DynamicTree, Plain, Speculative
+from fspad_ref.bench.rivals import (
     AssistantConfig,
+    MedusaConfig,
+    MedusaHeads,
+    MedusaTree,
+    StaticTree,
     assisted,
     load_assistant,
     new_assistant,
     plain_generate,
+    plan_tree,
     prompt_lookup,
     save_assistant,
+    static_shape,
     train_assistant,
     weighted_loss,
 )
-from fspad_ref.lab.baselines import DynamicTree, Plain, Speculative
-from fspad_ref.lab.medusa import MedusaConfig, MedusaHeads, MedusaTree
-from fspad_ref.lab.static_tree import StaticTree, plan_tree, static_shape
+from fspad_ref.errors import InputError, TargetMismatch
 from fspad_ref.train import TrainConfig
 from fspad_ref.tree import Grower
 

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from figures import lossless_plots
+from figures.toys import tree_of_guesses
 from matplotlib.figure import Figure
 from scipy.stats import chi2
 
 from fspad_ref import verify
 from fspad_ref.errors import InputError
-from fspad_ref.show import exact, lossless_plots, teaching
-from fspad_ref.show.exact import as_law, dice, g_test, image, law_of, law_of_text, normalised, total_variation
-from fspad_ref.show.toys import tree_of_guesses
+from fspad_ref.teaching import exact
+from fspad_ref.teaching import exercises as teaching
+from fspad_ref.teaching.exact import as_law, dice, g_test, image, law_of, law_of_text, normalised, total_variation
 
 HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
 WORDS = ["a", "b", "c"]

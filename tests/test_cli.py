@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from fspad_ref.show import exam
 
 from fspad_ref import __main__ as cli
+from fspad_ref.commands import check
+from fspad_ref.commands import generate as stream
+from fspad_ref.commands import train as drafts
 from fspad_ref.errors import InputError
-from fspad_ref.show import check, drafts, exam, stream
-from fspad_ref.show.teaching import Pieces
+from fspad_ref.teaching.exercises import Pieces
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from fspad_ref.corpus import Dialogue, Question, encode, prompt_ids, read_dialogues, read_questions, write_questions
+from fspad_ref.data import Dialogue, Question, encode, prompt_ids, read_dialogues, read_questions, write_questions
 from fspad_ref.errors import InputError
 
 PLAIN = (

@@ -10,12 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, speculative_generate
+from fspad_ref.bench import costs as timings
+from fspad_ref.bench.costs import (
+    AFTER_ROUNDS,
+    PLAIN_STEPS,
+    Costs,
+    Curve,
+    Terms,
+    _after,
+    _plain_rest,
+    ideal_speedup,
+    measure_costs,
+    measure_together,
+    predict_speedup,
+)
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
 from fspad_ref.generate import Chooser
-from fspad_ref.lab import timings
-from fspad_ref.lab.costs import Costs, Curve, ideal_speedup, predict_speedup
-from fspad_ref.lab.timings import AFTER_ROUNDS, PLAIN_STEPS, Terms, _after, _plain_rest, measure_costs, measure_together
 from fspad_ref.verify import Verdict
 
 

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from fspad_ref.world.stream import dialogue
+from fspad_ref.world.tokenizer import train_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fspad_ref import Draft, TreeConfig
-from fspad_ref.answers import AnswerConfig, own_answers
+from fspad_ref.bench import study as data
+from fspad_ref.bench.bench import BenchConfig
+from fspad_ref.bench.tune import TuneConfig
+from fspad_ref.commands import generate as stream
+from fspad_ref.commands import train as drafts
+from fspad_ref.commands.train import DraftsConfig, train_drafts
+from fspad_ref.data import AnswerConfig, own_answers
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
-from fspad_ref.lab import data
-from fspad_ref.lab.bench import BenchConfig
-from fspad_ref.lab.tune import TuneConfig
 from fspad_ref.processes import Processes
-from fspad_ref.show import drafts, stream
-from fspad_ref.show.drafts import DraftsConfig, train_drafts
 from fspad_ref.train import TrainConfig
-from fspad_ref.world.stream import dialogue
-from fspad_ref.world.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_train_writes_drafts_that_decode_and_resumes(config: DraftsConfig, monke
     stream.generate(stream.GenerateConfig("Hello!", config.target, config.out / "fspad", max_new_tokens=5, tree=small))
     assert "5 tokens" in capsys.readouterr().err
 
-    monkeypatch.setattr("fspad_ref.lab.data.own_answers", None)  # the answers are on file: a call would fail
+    monkeypatch.setattr("fspad_ref.bench.study.own_answers", None)  # the answers are on file: a call would fail
     assert train_drafts(dataclasses.replace(config, resume=True)).step == 2
 
 

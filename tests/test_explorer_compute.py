@@ -13,11 +13,11 @@ from explorer_bench import PROMPT, TREE, make_bench, quiet, settings
 
 import fspad_ref
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, grow_tree, speculative_generate
+from fspad_ref.bench.rivals import static_shape
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
-from fspad_ref.lab.static_tree import static_shape
-from fspad_ref.show.broken import BROKEN, LOSSLESS, Place, animals
-from fspad_ref.show.explorer import laws, prices, trials
-from fspad_ref.show.explorer.runs import Cancelled, Memory, Workbench
+from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place, animals
+from fspad_ref.viz.explorer import laws, prices, trials
+from fspad_ref.viz.explorer.runs import Cancelled, Memory, Workbench
 
 FOLDER = Path(fspad_ref.__file__).parent / "show" / "explorer"
 

@@ -9,8 +9,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from fspad_ref import SamplingConfig, TreeConfig
-from fspad_ref.show.broken import animals
-from fspad_ref.show.explorer import laws, markup, number_plots, prices, stage_plots, stage_svg, stages, trials
+from fspad_ref.teaching.broken import animals
+from fspad_ref.viz.explorer import laws, markup, number_plots, prices, stage_plots, stage_svg, stages, trials
 
 LARGE = TreeConfig(10, 5, 60)
 

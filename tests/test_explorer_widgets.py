@@ -12,8 +12,8 @@ import pytest
 from explorer_bench import QUESTIONS, TREE, encode, make_bench, quiet, settings
 
 from fspad_ref import SamplingConfig, TreeConfig
-from fspad_ref.show.explorer.runs import Cancelled
-from fspad_ref.show.widgets import (
+from fspad_ref.viz.explorer.runs import Cancelled
+from fspad_ref.viz.widgets import (
     BrokenPanel,
     CostPanel,
     Explorer,
@@ -303,10 +303,10 @@ def test_a_broken_rule_is_found_out(bench, run):
 
 
 def test_without_ipywidgets_the_import_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "fspad_ref.show.widgets")
+    monkeypatch.delitem(sys.modules, "fspad_ref.viz.widgets")
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     with pytest.raises(ImportError, match=r"fspad_ref\[notebooks\]"):
-        importlib.import_module("fspad_ref.show.widgets")
+        importlib.import_module("fspad_ref.viz.widgets")
 
 
 def test_the_panels_print_nothing(run, monkeypatch):

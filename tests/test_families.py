@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GemmaConfig, LlamaConfig, MistralConfig, Olmo2Config, Qwen2Config, Qwen3Config
 
 from fspad_ref import SamplingConfig, Target, TreeConfig, autoregressive_generate, speculative_generate
-from fspad_ref.corpus import Dialogue, encode, prompt_ids
+from fspad_ref.data import Dialogue, encode, prompt_ids
 from fspad_ref.errors import CheckpointError, ConfigError, InputError, UnsupportedTarget
 from fspad_ref.support import TESTED, refuse_misbehaving
 from fspad_ref.tree import ancestors

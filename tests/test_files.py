@@ -10,8 +10,8 @@ import torch
 from conftest import tiny_target
 
 from fspad_ref import Target
-from fspad_ref.checkpoint import load_tensors, save_json
 from fspad_ref.errors import CheckpointError, SaveError
+from fspad_ref.files import load_tensors, save_json
 
 # --- nothing is executed ---------------------------------------------------------------------------------------------
 

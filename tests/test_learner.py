@@ -7,8 +7,8 @@ import torch
 from conftest import tiny_draft, tiny_target
 
 from fspad_ref import Target
-from fspad_ref.batches import batches, trained_positions
-from fspad_ref.checkpoint import load_tensors
+from fspad_ref.data import batches, trained_positions
+from fspad_ref.files import load_tensors
 from fspad_ref.loss import partial_alignment_loss
 from fspad_ref.train import TrainConfig, train
 

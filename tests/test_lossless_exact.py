@@ -19,7 +19,7 @@ import torch
 from broken_rules import BROKEN_RULES, SampledChildren, Textbook, normalised
 
 from fspad_ref import DraftTree
-from fspad_ref.show.exact import law_of, law_of_text, total_variation
+from fspad_ref.teaching.exact import law_of, law_of_text, total_variation
 from fspad_ref.tree import ancestors
 from fspad_ref.verify import verify, verify_by_rejection
 

@@ -5,10 +5,17 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_target
 
+from fspad_ref.bench.replay import acceptance_rates
+from fspad_ref.bench.rivals import (
+    MedusaConfig,
+    MedusaHeads,
+    grow_medusa_tree,
+    medusa_guesses,
+    medusa_loss,
+    plan_tree,
+    train_medusa,
+)
 from fspad_ref.errors import CheckpointError, ConfigError, NonFiniteLoss, TargetMismatch
-from fspad_ref.lab.medusa import MedusaConfig, MedusaHeads, grow_medusa_tree, medusa_guesses, medusa_loss, train_medusa
-from fspad_ref.lab.rates import acceptance_rates
-from fspad_ref.lab.static_tree import plan_tree
 from fspad_ref.train import TrainConfig
 
 IDS = torch.tensor([[2, 9, 4, 17, 5, 23, 8, 1]])

@@ -21,8 +21,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from fspad_ref.__main__ import main
-from fspad_ref.checkpoint import load_json
 from fspad_ref.errors import ConfigError, NonFiniteLoss
+from fspad_ref.files import load_json
 from fspad_ref.parallel import Several, launched, refuse_settings
 from fspad_ref.train import TrainConfig, train
 

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import tiny_draft, tiny_target
+from fspad_ref.lab.adaptive import AdaptiveTree
 from torch import nn
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
@@ -27,7 +28,6 @@ from fspad_ref import Draft, SamplingConfig, Target, TreeConfig, autoregressive_
 from fspad_ref.cache import KVCache
 from fspad_ref.draft import DraftOutput
 from fspad_ref.generate import Chooser
-from fspad_ref.lab.adaptive import AdaptiveTree
 from fspad_ref.train import TrainConfig, train
 from fspad_ref.tree import DynamicTree
 

@@ -17,13 +17,22 @@ from fspad_ref import (
     grow_tree,
     speculative_generate,
 )
-from fspad_ref.corpus import Question
+from fspad_ref.bench.bench import decode_questions
+from fspad_ref.bench.replay import (
+    Recording,
+    answer_many,
+    chain_tokens,
+    is_drawn,
+    n_alpha,
+    record,
+    record_all,
+    recorded,
+    replay,
+    replay_many,
+    text_features,
+)
+from fspad_ref.data import Question
 from fspad_ref.errors import CheckpointError
-from fspad_ref.lab.bench import decode_questions
-from fspad_ref.lab.lockstep import replay_many
-from fspad_ref.lab.many import answer_many, is_drawn, text_features
-from fspad_ref.lab.recordings import Recording, record, record_all, recorded
-from fspad_ref.lab.replay import chain_tokens, n_alpha, replay
 
 PROMPT = [2, 7, 5, 11, 3]
 TREE = TreeConfig(top_k=8, depth=2, total_tokens=100)  # of 31 tokens: wide enough that even random drafts hit
@@ -129,7 +138,7 @@ def test_a_batch_that_rounds_otherwise_is_decoded_again(monkeypatch):
     target, law = worded_target(), SamplingConfig(1.0, seed=4)
     right = autoregressive_generate(target, [4, 9], max_new_tokens=6, sampling=law).tokens
     wrong = [*right[:-1], (right[-1] + 1) % 31]
-    monkeypatch.setattr("fspad_ref.lab.many._batch", lambda *_: [right, wrong])
+    monkeypatch.setattr("fspad_ref.bench.replay._batch", lambda *_: [right, wrong])
     assert [tokens for tokens, _ in answer_many(target, [[4, 9]] * 2, [law] * 2, 6, eos=31)] == [right, right]
     features = text_features(target, [4, 9, *wrong])
     assert not is_drawn(target, [4, 9], wrong, features, law) and is_drawn(target, [4, 9], right, features, law)
@@ -214,7 +223,7 @@ def test_recordings_are_made_once_and_kept(tmp_path, monkeypatch):
     settings = dict(temperatures=(0.0, 1.0), max_new_tokens=5, progress=lambda jobs, **_: jobs)
     fresh = record(target, QUESTIONS, **settings)
     made = recorded(path, target, QUESTIONS, **settings)
-    monkeypatch.setattr("fspad_ref.lab.recordings.record", None)  # a second recording would fail
+    monkeypatch.setattr("fspad_ref.bench.replay.record", None)  # a second recording would fail
     kept = recorded(path, target, QUESTIONS, **settings)
     for one, *others in zip(fresh, made, kept, strict=True):
         for other in others:

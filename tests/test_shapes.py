@@ -8,21 +8,29 @@ from conftest import tiny_target
 
 from fspad_ref import Target
 from fspad_ref import __main__ as cli
-from fspad_ref.draft import KINDS
-from fspad_ref.errors import ConfigError
-from fspad_ref.lab import shape_bench, shapes
-from fspad_ref.lab.shape_bench import ShapeConfig, bench_shape
-from fspad_ref.lab.shape_report import goals, limits, plain_seconds, predictions, rest, results_table, round_seconds
-from fspad_ref.lab.shapes import (
+from fspad_ref.bench import shapes
+from fspad_ref.bench import shapes as shape_bench
+from fspad_ref.bench.shapes import (
     GIB,
     SHAPES,
+    ShapeConfig,
+    bench_shape,
     copy_bandwidth,
+    goals,
+    limits,
     made_on,
     memory_bill,
+    plain_seconds,
+    predictions,
     random_draft,
     random_model,
     refuse_too_large,
+    rest,
+    results_table,
+    round_seconds,
 )
+from fspad_ref.draft import KINDS
+from fspad_ref.errors import ConfigError
 from fspad_ref.tree import TreeConfig
 
 SMALL = dict(dtype="float32", top_k=3, depth=2, total_tokens=8, nodes=(1, 8), prefix=20, repetitions=1, burst=2,

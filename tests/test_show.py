@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from fspad_ref.errors import InputError
-from fspad_ref.show import plots, teaching
-from fspad_ref.show.plots import Curve, Measure
+from fspad_ref.teaching import exercises as teaching
+from fspad_ref.viz import style as plots
+from fspad_ref.viz.style import Curve, Measure
 
 ROWS = [
     Measure(task, method, temperature, value + 0.1 * temperature, value - 0.2, value + 0.3)
@@ -90,7 +91,7 @@ import sys, matplotlib
 def settings():  # asking for the backend would choose one
     return {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"}
 before = settings()
-from fspad_ref.show.plots import Curve, training_curves
+from fspad_ref.viz.style import Curve, training_curves
 training_curves({"a": Curve([0], [1.0])})
 assert "matplotlib.pyplot" not in sys.modules
 assert settings() == before

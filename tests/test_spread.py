@@ -14,7 +14,7 @@ from fspad_ref import Target, TreeConfig, autoregressive_generate, speculative_g
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import ConfigError, UnsupportedTarget
 from fspad_ref.processes import Processes
-from fspad_ref.spread import SpreadCache, come_home, layer_devices
+from fspad_ref.support import SpreadCache, come_home, layer_devices
 from fspad_ref.train import TrainConfig, train
 
 PROMPT = [2, 7, 5, 11, 3]

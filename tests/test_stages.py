@@ -7,9 +7,16 @@ import torch
 from conftest import tiny_draft, tiny_target
 
 from fspad_ref import DraftTree, SamplingConfig, TreeConfig, generate, speculative_generate, tree
+from fspad_ref.bench.speed import (
+    FORWARDS,
+    STAGES,
+    profile_rounds,
+    profile_together,
+    table,
+    timed_stages,
+)
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import InputError
-from fspad_ref.lab.stages import FORWARDS, STAGES, profile_rounds, profile_together, summarize, table, timed_stages
 
 PROMPT, TREE = [2, 7, 5, 11, 3], TreeConfig(4, 3, 20)
 

@@ -7,9 +7,18 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.overrides import TorchFunctionMode
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, speculative_generate
+from fspad_ref.bench.static import (
+    PlainStep,
+    Round,
+    StaticCache,
+    aligned,
+    capture,
+    prefilled,
+    prefilled_draft,
+    restore,
+    static_generate,
+)
 from fspad_ref.errors import InputError, UnsupportedTarget
-from fspad_ref.lab.graphs import StaticCache, aligned, capture, restore
-from fspad_ref.lab.static_loop import PlainStep, Round, prefilled, prefilled_draft, static_generate
 
 PROMPT = [2, 7, 5, 11, 3]
 TREES = [TreeConfig(4, 3, 20), TreeConfig(1, 5, 7), TreeConfig(3, 2, 22), TreeConfig(6, 4, 1)]

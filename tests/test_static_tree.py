@@ -6,11 +6,9 @@ import pytest
 import torch
 from conftest import tiny_draft
 
+from fspad_ref.bench.replay import Recording, acceptance_rates, draft_guesses, n_alpha
+from fspad_ref.bench.rivals import grow_static_tree, plan_tree, static_shape
 from fspad_ref.errors import ConfigError, InputError
-from fspad_ref.lab.rates import acceptance_rates, draft_guesses
-from fspad_ref.lab.recordings import Recording
-from fspad_ref.lab.replay import n_alpha
-from fspad_ref.lab.static_tree import grow_static_tree, plan_tree, static_shape
 
 SHAPE = ((0,), (1,), (2,), (0, 0), (0, 2), (2, 1), (0, 0, 0), (0, 0, 1), (2, 1, 0), (0, 0, 1, 0))
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fspad_ref.errors import InputError
-from fspad_ref.lab.statistics import (
+from fspad_ref.bench.statistics import (
     Estimate,
     bootstrap_difference,
     bootstrap_gain,
@@ -15,6 +14,7 @@ from fspad_ref.lab.statistics import (
     relative_gain,
     t_interval,
 )
+from fspad_ref.errors import InputError
 
 # one seed; task "a" has two questions of (tokens, rounds), task "b" three
 BY_HAND = {"a": np.array([[[10, 5], [20, 5]]]), "b": np.array([[[4, 4], [4, 2], [4, 2]]])}

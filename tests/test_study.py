@@ -10,16 +10,12 @@ from test_replay import QUESTIONS, TREE, worded_target
 from tqdm import tqdm
 
 from fspad_ref import Draft
-from fspad_ref.checkpoint import load_json
+from fspad_ref.bench.bench import decode_questions
+from fspad_ref.bench.replay import record_all
+from fspad_ref.bench.statistics import paired_difference
+from fspad_ref.bench.study import RememberingTarget, StudyConfig, measure, new_draft, study, table, trained
 from fspad_ref.errors import ConfigError, InputError
-from fspad_ref.lab.bench import decode_questions
-from fspad_ref.lab.comparison import table
-from fspad_ref.lab.data import RememberingTarget
-from fspad_ref.lab.estimate import estimate, spoken
-from fspad_ref.lab.recordings import record_all
-from fspad_ref.lab.statistics import paired_difference
-from fspad_ref.lab.study import StudyConfig, measure, study
-from fspad_ref.lab.trainings import new_draft, trained
+from fspad_ref.files import load_json
 from fspad_ref.train import TrainConfig, train
 
 KINDS = ("eagle", "fs", "pad", "fspad", "eagle_wide")
@@ -117,8 +113,8 @@ def test_the_widened_eagle_is_as_large_as_fspad(target, results):
 def test_what_is_finished_is_not_done_again(results, target, dialogues, config, monkeypatch):
     for name in (
         "fspad_ref.train._Run.step",
-        "fspad_ref.lab.study.replay_many",
-        "fspad_ref.lab.recordings.record",
+        "fspad_ref.bench.study.replay_many",
+        "fspad_ref.bench.replay.record",
     ):
         monkeypatch.setattr(name, None)  # a call would fail
     assert study(target, dialogues, QUESTIONS, config, progress=quiet) == results
@@ -140,7 +136,7 @@ def test_what_is_missing_is_made_again_alike(results, target, dialogues, copied,
     next(copied.out.glob("recordings-*/T1-*.json")).unlink()
     copied.results.unlink()
     trainings = []
-    monkeypatch.setattr("fspad_ref.lab.trainings.train",
+    monkeypatch.setattr("fspad_ref.bench.study.train",
                         lambda *given, **named: trainings.append(list(given[1])) or train(*given, **named))  # fmt: skip
     again = study(target, dialogues, QUESTIONS, copied, progress=quiet)
     assert trainings == [["fs"]] and not list(seed_folder(copied, 1).glob("training-*"))
@@ -218,7 +214,7 @@ def test_another_training_goes_elsewhere_and_the_first_one_stays(target, dialogu
 
 
 def test_questions_without_an_interval_are_refused_before_training(target, dialogues, config, tmp_path, monkeypatch):
-    monkeypatch.setattr("fspad_ref.lab.study.trained", None)
+    monkeypatch.setattr("fspad_ref.bench.study.trained", None)
     with pytest.raises(InputError, match="two questions a task"):
         study(target, dialogues, QUESTIONS[:3], dataclasses.replace(config, out=tmp_path, results=tmp_path / "r.json"),
               progress=quiet)  # fmt: skip

@@ -4,10 +4,8 @@ import pytest
 import torch
 from conftest import tiny_draft
 
+from fspad_ref.bench.replay import Recording, text_features, top_k_accuracy
 from fspad_ref.errors import InputError
-from fspad_ref.lab.many import text_features
-from fspad_ref.lab.recordings import Recording
-from fspad_ref.lab.top_k import top_k_accuracy
 
 TEXTS = [([2, 9, 4], [17, 5, 23, 8, 30, 11]), ([3, 7, 12, 6], [5, 5, 21, 1])]
 

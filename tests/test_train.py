@@ -6,8 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from fspad_ref.batches import batches, data_hash, trained_positions
-from fspad_ref.corpus import Dialogue
+from fspad_ref.data import Dialogue, batches, data_hash, trained_positions
 from fspad_ref.draft import Draft, DraftConfig
 from fspad_ref.errors import CheckpointError, ConfigError, InputError, NonFiniteLoss
 from fspad_ref.target import Target

@@ -20,10 +20,10 @@ import torch
 from conftest import tiny_draft, tiny_target
 from safetensors.torch import load_file, save_file
 
-import fspad_ref.checkpoint
-from fspad_ref.batches import batches
-from fspad_ref.checkpoint import load_json
+import fspad_ref.files
+from fspad_ref.data import batches
 from fspad_ref.errors import NonFiniteLoss, SaveError
+from fspad_ref.files import load_json
 from fspad_ref.train import TrainConfig, train
 
 CONFIG = TrainConfig(steps=6, tokens_per_batch=80, warmup_steps=2, evaluate_every=0, checkpoint_every=2)
@@ -70,7 +70,7 @@ def assert_whole_checkpoint(out: Path, steps: set[int]) -> None:
     """checkpoint.json parses, is of one of these steps, and names a file of tensors that is whole."""
     saved = load_json(out / "checkpoint.json")
     assert saved["step"] in steps
-    assert fspad_ref.checkpoint.load_tensors(out / saved["tensors"])
+    assert fspad_ref.files.load_tensors(out / saved["tensors"])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def run_until_half_a_file(out: Path) -> None:
             os.truncate(path, path.stat().st_size // 2)
             die()
 
-    fspad_ref.checkpoint.save_file = half
+    fspad_ref.files.save_file = half
     run(out)
 
 
@@ -187,7 +187,7 @@ def on_call(number: int):
 
 
 STAGES = {  # saves: tensors 2, record 2, tensors 4, record 4; each renames once, and flushes its file and its folder
-    "writing the tensors": (fspad_ref.checkpoint, "save_file", 2, True),
+    "writing the tensors": (fspad_ref.files, "save_file", 2, True),
     "writing the record": (Path, "write_text", 2, True),
     "flushing the tensors": (os, "fsync", 5, False),
     "flushing the folder of the tensors": (os, "fsync", 6, False),

@@ -10,11 +10,24 @@ import tyro
 from conftest import tiny_draft, tiny_target
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, grow_tree, speculative_generate
+from fspad_ref.bench.replay import text_features
+from fspad_ref.bench.tune import (
+    BigTree,
+    Calibration,
+    TuneConfig,
+    _questions,
+    big_trees,
+    calibrate,
+    cut,
+    fit_steps,
+    forecast,
+    load_tuned,
+    rounds,
+    table,
+    tune,
+    tune_tree,
+)
 from fspad_ref.errors import CheckpointError, ConfigError, InputError
-from fspad_ref.lab.calibration import BigTree, Calibration, big_trees, calibrate, cut, fit_steps, forecast, rounds
-from fspad_ref.lab.many import text_features
-from fspad_ref.lab.tune import TuneConfig, _questions, tune, tune_tree
-from fspad_ref.lab.tuned import load_tuned, table
 
 PROMPTS = [[2, 7, 5, 11, 3], [4, 4, 9], [13, 2], [6, 21, 8, 8]]
 K, DEPTH = 5, 3
