@@ -16,6 +16,7 @@ some node of some tree, meets the same noise. Hence the text depends on (target,
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -122,12 +123,21 @@ class GumbelNoise:
 
 def position_uniforms(seed: int, positions: Int[Tensor, "n"], width: int) -> Float[Tensor, "n width"]:
     """Uniforms strictly inside (0, 1), 53 bits each, a pure function of (seed, position, column)."""
-    blocks = torch.arange((width + 3) // 4, device=positions.device)
-    counter = torch.broadcast_tensors(blocks[None, :], positions[:, None])  # both (n, width / 4)
-    words = torch.stack(philox4x64(counter[0], counter[1], seed), dim=-1)  # (n, width / 4, 4)
-    mantissa = (words.flatten(1)[:, :width] >> 11) & (2**53 - 1)  # the top 53 bits
+    if positions.device.type == "cpu":  # numpy makes the same words in C, 20 times as fast
+        mantissa = np.stack([_numpy_words(seed, position, width) >> 11 for position in positions.tolist()])  # (n, width)
+        uniform = torch.from_numpy(mantissa.astype(np.float64))
+    else:
+        blocks = torch.arange((width + 3) // 4, device=positions.device)
+        counter = torch.broadcast_tensors(blocks[None, :], positions[:, None])  # both (n, width / 4)
+        words = torch.stack(philox4x64(counter[0], counter[1], seed), dim=-1)  # (n, width / 4, 4)
+        uniform = ((words.flatten(1)[:, :width] >> 11) & (2**53 - 1)).double()  # the top 53 bits
     # The half keeps 0 out; for the largest mantissa it would round up to 1, which the clamp keeps out.
-    return ((mantissa.double() + 0.5) * 2.0**-53).clamp(max=1 - 2.0**-53)
+    return uniform.add_(0.5).mul_(2.0**-53).clamp_(max=1 - 2.0**-53)
+
+
+def _numpy_words(seed: int, position: int, width: int) -> np.ndarray:
+    """The words of the counters (0, position), (1, position), ...: numpy counts up before it draws, hence the -1."""
+    return np.random.Philox(key=seed, counter=((position << 64) - 1) % 2**256).random_raw(width)
 
 
 # --- Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) -------------------------

@@ -1,0 +1,145 @@
+"""`python -m fspad_ref write`: dialogues to train drafts on, both sides of them written by the target itself.
+
+A chat model that is given the beginning of a user turn goes on as the user (Magpie, arXiv 2406.08464). So the target
+first writes a question, after an opening from data/openings.json that says which task it is for, then its own answer:
+every second dialogue greedily, the others at T=1. All dialogues are decoded side by side (bench/answers.py); each
+follows from its number alone, up to rounding.
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from fspad_ref.bench.answers import Job, answer, run_jobs
+from fspad_ref.data import CATEGORIES
+from fspad_ref.errors import ConfigError, InputError
+from fspad_ref.sampling import SamplingConfig
+from fspad_ref.target import Target
+
+QUESTION_TOKENS = {"conversation": 160, "translation": 80, "qa": 50, "math_reasoning": 130}  # longer ones are dropped
+PASSAGE_TOKENS = (80, 160, 240, 320)  # of a text to summarize or to find an answer in; it ends with its sentence
+LONGEST = 1000  # tokens of a dialogue
+
+
+@dataclass(frozen=True)
+class WriteConfig:
+    """Let the target write dialogues: one JSON object per line, appended to OUT. Stop it at will, and run it again."""
+
+    out: Path = Path("out/dialogues.jsonl")
+    """File to append to; dialogues that are in it already are not written again."""
+    first: int = 0
+    """Number of the first dialogue, which is also its seed."""
+    dialogues: int = 1000
+    """How many."""
+    answer_tokens: int = 256
+    """Longest answer, in tokens."""
+    slots: int = 128
+    """Dialogues decoded side by side; on a CPU about 30 MB each."""
+    target: str = "data/target"
+    """Folder or Hub id of the target."""
+    openings: Path = Path("data/openings.json")
+    """How questions of each task may begin."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, ..."""
+    dtype: str = "bfloat16"
+    """Precision of the target."""
+
+
+def write(config: WriteConfig) -> None:
+    """Write the dialogues that are missing in config.out."""
+    target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
+    writer = Writer(target, json.loads(config.openings.read_text(encoding="utf-8")), config.answer_tokens)
+    done = {json.loads(line)["id"] for line in config.out.open(encoding="utf-8")} if config.out.exists() else set()
+    # Tasks take turns in blocks: a step costs what the longest text in it needs, so short ones stay together.
+    missing = [(number, CATEGORIES[number // (4 * config.slots) % len(CATEGORIES)])
+               for number in range(config.first, config.first + config.dialogues) if number not in done]  # fmt: skip
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    jobs = (writer.dialogue(*one) for one in missing)
+    with config.out.open("a", encoding="utf-8") as file, tqdm(total=len(missing), unit="dialogue") as bar:
+        tokens = 0
+        for _, record in run_jobs(target, jobs, config.slots, LONGEST):
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+            tokens += sum(record["tokens"])
+            bar.set_postfix_str(f"{tokens:,} answer tokens", refresh=False)
+            bar.update()
+
+
+class Writer:
+    """Jobs for `run_jobs` that write dialogues."""
+
+    def __init__(self, target: Target, openings: dict[str, list[str]], answer_tokens: int):
+        if target.tokenizer is None or target.tokenizer.eos_token_id is None:
+            raise InputError("expected a target with a tokenizer and an end-of-sequence token, found none. Save one "
+                             "with the target.")  # fmt: skip
+        if answer_tokens < 1:
+            raise ConfigError(f"expected answer_tokens of at least 1, found {answer_tokens}. Raise it.")
+        self.tokenizer, self.openings, self.limit = target.tokenizer, openings, answer_tokens
+        self.eos = target.tokenizer.eos_token_id
+        # The template around a marked question and a marked answer gives the words between the turns.
+        turns = [{"role": role, "content": "\0"} for role in ("user", "assistant", "user")]
+        chat = target.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        before, between, again, _ = chat.split("\0")
+        self.before, self.between, self.again = map(self._ids, (before, between, again))
+        self.stops = {i for i in range(len(self.tokenizer)) if self.tokenizer.decode([i]).endswith((".", "!", "?"))}
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def dialogue(self, number: int, task: str) -> Job:
+        """Writes one dialogue; returns its record, whose `messages` are empty if no usable question came."""
+        choose, sampling = random.Random(number), SamplingConfig(float(number % 2), seed=number)
+        record = {"id": number, "task": task, "temperature": sampling.temperature, "messages": [], "tokens": [],
+                  "ended": True}  # fmt: skip
+        feed = self.before
+        for turn in range(choose.choice((1, 2)) if task == "conversation" else 1):
+            question, unfed = yield from self._question(task, feed, choose, number, turn)
+            if not question:
+                break
+            tokens = yield from answer(unfed + self.between, sampling, self.limit, self.eos)
+            ended = tokens[-1] == self.eos
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            record["messages"] += [{"role": "user", "content": self.tokenizer.decode(question)},
+                                   {"role": "assistant", "content": text}]  # fmt: skip
+            record["tokens"].append(len(tokens))
+            record["ended"] = ended
+            if not ended:
+                break
+            feed = self.again  # begins with the end token, which is drawn but not fed yet
+        return record
+
+    def _question(self, task: str, feed: list[int], choose: random.Random, number: int, turn: int) -> Job:
+        """The user's words: returns their tokens, and those of them that have not been fed yet. No tokens: unusable."""
+        sampling = SamplingConfig(0.8, top_k=50, seed=number)
+        if task in ("summarization", "rag"):
+            ask = self._ids(choose.choice(self.openings["summarize"])) if task == "summarization" else []
+            passage, last = yield from self._passage(task, feed + ask, choose, sampling)
+            if task == "summarization":
+                return ask + passage, last
+            question = self._ids("\n" + choose.choice(self.openings["rag_question"]))
+            tokens = yield from answer(last + question, sampling, 40, self.eos)
+            return (passage + question + tokens[:-1], []) if tokens[-1] == self.eos else ([], [])
+        opening = "" if task == "conversation" else choose.choice(self.openings[task])
+        if task == "translation":
+            opening = "Translate German to English: " + opening
+        begun = self._ids(opening) if opening else []
+        tokens = yield from answer(feed + begun, sampling, QUESTION_TOKENS[task], self.eos)
+        return (begun + tokens[:-1], []) if tokens[-1] == self.eos and len(tokens) > 3 else ([], [])
+
+    def _passage(self, task: str, feed: list[int], choose: random.Random, sampling: SamplingConfig) -> Job:
+        """A text of some sentences; where the target would end too early, another opening makes it go on."""
+        least, passage = choose.choice(PASSAGE_TOKENS), []
+        feed = feed + (begun := self._ids(choose.choice(self.openings[task])))
+        passage += begun
+        while True:
+            token = yield feed, sampling
+            if token == self.eos:
+                begun = self._ids("\n" + choose.choice(self.openings[task]))
+                feed, passage = begun, passage + begun
+            else:
+                feed, passage = [token], [*passage, token]
+                if len(passage) >= least and (token in self.stops or len(passage) > least + 60):
+                    return passage, [token]
