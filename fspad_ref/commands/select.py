@@ -1,0 +1,127 @@
+"""`python -m fspad_ref select`: from what `write` wrote, dialogues to train on and questions to measure on.
+
+Left out are: answers that loop (the same eight tokens in a row, four times over; they inflate tau), questions that came
+before, and questions that share thirteen words in a row with a benchmark's. Questions and held-out dialogues are chosen
+first; what shares thirteen words with one of them is not trained on.
+"""
+
+import gzip
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from fspad_ref.data import CATEGORIES, Question, read_questions, write_questions
+from fspad_ref.errors import InputError
+from fspad_ref.files import save_atomic
+
+WORDS = 13  # in a row: from here on two texts count as the same
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Choose dialogues and questions from written text; prints what was left out and why."""
+
+    text: tuple[Path, ...] = (Path("out/dialogues.jsonl"),)
+    """Files of `python -m fspad_ref write`."""
+    avoid: tuple[Path, ...] = ()
+    """Benchmark questions (Spec-Bench's format) that nothing may share thirteen words in a row with."""
+    questions: int = 20
+    """Questions per task to measure on."""
+    held_out: int = 40
+    """Dialogues per task that stand last in the file: to choose settings and checkpoints on."""
+    tokenizer: str = "data/target"
+    """Folder of the target that wrote the text."""
+    out: Path = Path("data")
+    """Folder for dialogues.jsonl.gz and questions.jsonl."""
+
+
+def select(config: SelectConfig) -> None:
+    """Read, filter, split, write. The order is random, but always the same."""
+    records = [json.loads(line) for path in config.text for line in path.open(encoding="utf-8")]
+    avoided = grams(turn for path in config.avoid for question in read_questions(path) for turn in question.turns)
+    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+    left_out: Counter[str] = Counter()
+    kept = list(usable(sorted(records, key=lambda one: one["id"]), avoided, tokenizer, left_out))
+    random.Random(0).shuffle(kept)
+    questions, held_out, rest = split(kept, config.questions, config.held_out)
+    seen = grams(text for one in (*questions, *held_out) for text in asked(one))
+    training = [one for one in rest if not any(grams([text]) & seen for text in asked(one))]
+    left_out["near a held-out question"] += len(rest) - len(training)
+
+    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in (*training, *held_out))
+    packed = gzip.compress(lines.encode(), mtime=0)
+    save_atomic(config.out / "dialogues.jsonl.gz", lambda partial: partial.write_bytes(packed))
+    numbered = enumerate(sorted(questions, key=lambda one: CATEGORIES.index(one["task"])), start=1)
+    write_questions(config.out / "questions.jsonl",
+                    [Question(number, one["task"], tuple(asked(one))) for number, one in numbered])  # fmt: skip
+    tokens = Counter()
+    for one in training:
+        tokens[one["task"]] += sum(one["tokens"])
+    print(f"{len(records)} written; left out: {', '.join(f'{count} {why}' for why, count in left_out.items())}.")
+    print(f"{len(training)} to train on with {sum(tokens.values()):,} answer tokens "
+          f"({', '.join(f'{task} {count:,}' for task, count in tokens.items())}), {len(held_out)} held out, "
+          f"{len(questions)} questions.")  # fmt: skip
+
+
+def asked(record: dict[str, Any]) -> list[str]:
+    return [message["content"] for message in record["messages"] if message["role"] == "user"]
+
+
+def grams(texts: Iterable[str]) -> set[tuple[str, ...]]:
+    """All runs of thirteen words, in lower case."""
+    found = set()
+    for words in (text.lower().split() for text in texts):
+        found |= {tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)}
+    return found
+
+
+def loops(tokens: Sequence[int], length: int = 8, times: int = 4) -> bool:
+    """Whether the same `length` tokens in a row occur `times` times."""
+    runs = Counter(tuple(tokens[i : i + length]) for i in range(len(tokens) - length + 1))
+    return max(runs.values(), default=0) >= times
+
+
+def usable(records: Iterable[dict], avoided: set, tokenizer: Any, left_out: Counter[str]) -> Iterable[dict]:
+    """Records to keep; left_out counts the others by reason."""
+    before: set[str] = set()
+    for record in records:
+        questions = asked(record)
+        key = " ".join(questions[:1]).lower().strip()
+        answers = [one["content"] for one in record["messages"] if one["role"] == "assistant"]
+        if not questions:
+            left_out["without a question"] += 1
+        elif key in before:
+            left_out["asked before"] += 1
+        elif any(grams([text]) & avoided for text in questions):
+            left_out["like the benchmark's"] += 1
+        elif any(loops(tokenizer.encode(text, add_special_tokens=False)) for text in answers):
+            left_out["looping"] += 1
+        else:
+            before.add(key)
+            yield record
+
+
+def split(records: Sequence[dict], questions: int, held_out: int) -> tuple[list[dict], list[dict], list[dict]]:
+    """Per task so many questions and held-out dialogues, then all others. Conversations to ask have two turns."""
+    parts: tuple[list[dict], list[dict], list[dict]] = ([], [], [])
+    count: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for record in records:
+        task, turns = record["task"], len(asked(record))
+        first, second = count[task]
+        if first < questions and turns == (2 if task == "conversation" else 1):
+            place = 0
+        else:
+            place = 1 if second < held_out else 2
+        if place < 2:
+            count[task][place] += 1
+        parts[place].append(record)
+    if lacking := [task for task in CATEGORIES if count[task][0] < questions or count[task][1] < held_out]:
+        raise InputError(f"expected at least {questions} questions and {held_out} held-out dialogues per task, found "
+                         f"fewer for {', '.join(lacking)}. Write more text.")  # fmt: skip
+    return parts
