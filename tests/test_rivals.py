@@ -1,7 +1,6 @@
 """The other methods: each writes the text that it should, and counts its rounds; what they learn, and their trees."""
 
 import copy
-from dataclasses import dataclass, field
 from itertools import combinations, cycle
 from types import SimpleNamespace
 
@@ -10,39 +9,23 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_draft, tiny_target
 
-from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, speculative_generate
-from fspad_ref.bench import rivals as module
+from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate
+from fspad_ref.bench import rivals
 from fspad_ref.bench.bench import Speculative
 from fspad_ref.bench.replay import acceptance_rates, draft_guesses
-from fspad_ref.bench.rivals import (
-    Medusa,
-    MedusaTree,
-    StaticTree,
-    TransformersGenerate,
-    assistant_loss,
-    assisted,
-    fit,
-    grow_static_tree,
-    medusa_loss,
-    new_assistant,
-    plan_tree,
-    prompt_lookup,
-    rivals,
-    static_shape,
-)
 from fspad_ref.errors import ConfigError, InputError, TargetMismatch
 from fspad_ref.tree import DynamicTree, Grower
 
 PROMPT = [2, 7, 5, 11, 3]
 SETTINGS = [SamplingConfig(), SamplingConfig(1.0, seed=1), SamplingConfig(1.3, top_p=0.8, seed=3)]
-PLAN = plan_tree(static_shape([[0.5, 0.2, 0.1]] * 4, nodes=14))
+PLAN = rivals.plan_tree(rivals.static_shape([[0.5, 0.2, 0.1]] * 4, nodes=14))
 SHAPE = ((0,), (1,), (2,), (0, 0), (0, 2), (2, 1), (0, 0, 0), (0, 0, 1), (2, 1, 0), (0, 0, 1, 0))
 # texts that count upwards: token t + 1 + i follows from token t
 COUNTING = [([(start + i) % 31 for i in range(14)], [i >= 2 for i in range(14)]) for start in range(31)]
 
 
-def random_medusa(target, heads: int = 4) -> Medusa:
-    medusa = Medusa(target, heads)
+def random_medusa(target, heads: int = 4) -> rivals.Medusa:
+    medusa = rivals.Medusa(target, heads)
     torch.manual_seed(3)
     for weight in medusa.parameters():
         torch.nn.init.normal_(weight, std=0.3)
@@ -50,17 +33,14 @@ def random_medusa(target, heads: int = 4) -> Medusa:
 
 
 def growers(target) -> list[Grower]:
-    return [StaticTree(tiny_draft(target), PLAN), MedusaTree(random_medusa(target), PLAN),
+    return [rivals.StaticTree(tiny_draft(target), PLAN), rivals.MedusaTree(random_medusa(target), PLAN),
             DynamicTree(tiny_draft(target), TreeConfig(4, 3, 20))]  # fmt: skip
 
 
 def batches():
     """The same batch again and again, as training wants them."""
-    ids, response = (torch.tensor([text[i] for text in COUNTING]) for i in (0, 1))
+    ids, response = map(torch.tensor, zip(*COUNTING, strict=True))
     return cycle([SimpleNamespace(input_ids=ids, response=response)])
-
-
-# --- the loop --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampling", SETTINGS, ids=str)
@@ -76,57 +56,22 @@ def test_every_tree_gives_the_text_of_plain_decoding(target, sampling):
 
 
 def test_a_tree_of_all_tokens_always_accepts_one(target):
-    plan = plan_tree(tuple((rank,) for rank in range(31)))
+    plan = rivals.plan_tree(tuple((rank,) for rank in range(31)))
     for sampling in SETTINGS[:2]:
-        for grower in (StaticTree(tiny_draft(target), plan), MedusaTree(random_medusa(target, 1), plan)):
+        for grower in (rivals.StaticTree(tiny_draft(target), plan), rivals.MedusaTree(random_medusa(target, 1), plan)):
             assert Speculative(grower).decode(PROMPT, 21, sampling).accepted == [1] * 10
 
 
-@dataclass(frozen=True)
-class Watched(Grower):
-    """Another grower, whose calls are noted."""
-
-    real: Grower
-    calls: list = field(default_factory=list)
-
-    def start(self, longest):
-        grow = self.real.start(longest)
-        return lambda *given: self.calls.append(given) or grow(*given)
+def theirs(target, name: str) -> rivals.TransformersGenerate:
+    if name in ("small", "twin"):
+        assistant = copy.deepcopy(target.model) if name == "twin" else rivals.new_assistant(target).double()
+        assistant.generation_config.num_assistant_tokens = 4
+        assistant.generation_config.assistant_confidence_threshold = 0.0
+        return rivals.assisted(target, assistant)
+    return rivals.prompt_lookup(target, tokens=5) if name == "lookup" else rivals.TransformersGenerate(target)
 
 
-def test_a_grower_is_given_every_token_once(target):
-    """First the whole text, then what each round has added; features are one behind tokens."""
-    for grower in growers(target):
-        watched = Watched(grower.draft, grower.shape, grower)
-        result = speculative_generate(target, watched, PROMPT, max_new_tokens=18)
-        assert len(watched.calls) == len(result.accepted)
-        given = [PROMPT[0], *(token for _, ids in watched.calls for token in ids[0, 1:].tolist())]
-        whole = [*PROMPT, *result.tokens]
-        assert given == whole[: len(given)]
-        features = torch.cat([features for features, _ in watched.calls], dim=1)
-        expected = target.features(torch.tensor([whole]))[:, : features.shape[1]]
-        torch.testing.assert_close(features, expected, rtol=0, atol=1e-10)
-
-
-def test_growers_are_checked_like_drafts(target):
-    grower = growers(target)[0]
-    with pytest.raises(InputError, match="256 positions"):
-        speculative_generate(target, grower, PROMPT, max_new_tokens=252 - grower.levels)
-    with pytest.raises(TargetMismatch, match="another Target object"):
-        speculative_generate(tiny_target(), grower, PROMPT)
-
-
-# --- transformers' own -----------------------------------------------------------------------------------------------
-
-
-def theirs(target, name: str) -> TransformersGenerate:
-    twin = copy.deepcopy(target.model)
-    twin.generation_config.num_assistant_tokens, twin.generation_config.assistant_confidence_threshold = 4, 0.0
-    return {"plain": TransformersGenerate(target), "lookup": prompt_lookup(target, tokens=5),
-            "assisted": assisted(target, new_assistant(target).double()), "twin": assisted(target, twin)}[name]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["plain", "lookup", "assisted", "twin"])
+@pytest.mark.parametrize("name", ["plain", "lookup", "small", "twin"])
 def test_transformers_methods_count_forwards_of_the_target(target, name):
     method, forwards = theirs(target, name), []
     prompt = PROMPT * 3 + [0]  # a pattern to look up, and a token that must not be taken for padding
@@ -144,28 +89,15 @@ def test_transformers_methods_count_forwards_of_the_target(target, name):
     eos = plain.tokens[20]
     cut = method.decode(prompt, 40, SamplingConfig(), eos)
     assert cut.tokens == plain.tokens[: plain.tokens.index(eos) + 1]
-    assert method.decode(prompt, 0, SamplingConfig(), eos).tokens == []
-
-
-@pytest.mark.parametrize("name", ["plain", "lookup", "twin"])
-def test_transformers_sampling_follows_from_the_seed_alone(target, name):
-    method, before = theirs(target, name), torch.get_rng_state()
+    before = torch.get_rng_state()
     one, two, other = (method.decode(PROMPT, 30, SamplingConfig(1.0, seed=seed), None) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
-    assert one == two and one.tokens != other.tokens and len(one.tokens) == 30
-
-
-def test_an_assistant_of_another_vocabulary_is_refused(target):
-    with pytest.raises(TargetMismatch, match="31 tokens"):
-        assisted(target, tiny_target(vocab_size=30).model)
-
-
-# --- what they learn -------------------------------------------------------------------------------------------------
+    assert one == two and one.tokens != other.tokens and len(one.tokens) == 30, "the seed alone decides"
 
 
 def test_heads_are_residual_blocks_that_begin_as_the_targets_own_guess(target):
     x, medusa = target.features(torch.tensor([PROMPT]))[0], random_medusa(target, 2)
-    assert torch.equal(Medusa(target, 2)(x), x.expand(2, -1, -1))
+    assert torch.equal(rivals.Medusa(target, 2)(x), x.expand(2, -1, -1))
     for k in range(2):
         torch.testing.assert_close(medusa(x)[k], x + F.silu(x @ medusa.weight[k] + medusa.bias[k]))
     assert {name for name, _ in medusa.named_parameters()} == {"weight", "bias"}, "the target's weights stay its own"
@@ -182,18 +114,18 @@ def test_losses_by_hand(target):
                   for row, t in asked]  # fmt: skip
         expected += 0.8**i * sum(losses) / max(1, len(losses))
     assert not losses  # three response tokens in a row, never four
-    torch.testing.assert_close(medusa_loss(medusa, ids, response), expected)
-    log_q = target.model(ids).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-    torch.testing.assert_close(assistant_loss(target.model, ids, response), -log_q[response[:, 1:]].mean())
+    torch.testing.assert_close(rivals.medusa_loss(medusa, ids, response), expected)
+    log_q = target.model(ids).logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0][response[:, 1:]]
+    assert rivals.assistant_loss(target.model, ids, response).item() == pytest.approx(-log_q.mean().item(), abs=1e-5)
 
 
 def test_rivals_are_trained_once_and_then_loaded(tmp_path, monkeypatch):
     target = tiny_target(dtype=torch.float32)
-    losses = []
-    monkeypatch.setattr(module, "fit", lambda *given: losses.append(fit(*given)))
-    first = rivals(tiny_draft(target), tmp_path, batches, 30, COUNTING, 14)
+    losses, fit = [], rivals.fit
+    monkeypatch.setattr(rivals, "fit", lambda *given: losses.append(fit(*given)))
+    first = rivals.rivals(tiny_draft(target), tmp_path, batches, 30, COUNTING, 14)
     assert len(losses) == 2 and all(len(of) == 30 and of[-1] < of[0] for of in losses)
-    again = rivals(tiny_draft(target), tmp_path, batches, 30, COUNTING, 14)
+    again = rivals.rivals(tiny_draft(target), tmp_path, batches, 30, COUNTING, 14)
     assert len(losses) == 2, "a folder that exists is a trained rival"
     assert list(first) == ["generate", "prompt_lookup", "assisted", "medusa", "eagle_static"]
     plain = autoregressive_generate(target, PROMPT, max_new_tokens=20).tokens
@@ -204,24 +136,23 @@ def test_rivals_are_trained_once_and_then_loaded(tmp_path, monkeypatch):
 
 def test_training_teaches_the_heads_to_look_ahead():
     target = tiny_target(dtype=torch.float32)
-    medusa, frozen = Medusa(target, 2), [weight.clone() for weight in target.model.parameters()]
-    losses = fit(medusa, medusa_loss, batches(), 60, 0.03)
+    medusa, frozen = rivals.Medusa(target, 2), [weight.clone() for weight in target.model.parameters()]
+    losses = rivals.fit(medusa, rivals.medusa_loss, batches(), 60, 0.03)
     assert len(losses) == 60 and losses[-1] < 0.5 * losses[0]
     assert all(map(torch.equal, frozen, target.model.parameters()))
     assert (acceptance_rates(target, medusa.guesses, COUNTING, levels=2, ranks=3)[:, 0] > 0.3).all()  # chance: 1 / 31
 
 
-def test_training_refuses_what_cannot_work(target):
+def test_what_cannot_work_is_refused(target):
+    with pytest.raises(TargetMismatch, match="31 tokens"):
+        rivals.assisted(target, tiny_target(vocab_size=30).model)
     medusa = random_medusa(target)
     with torch.no_grad():
         medusa.bias[0, 0, 0] = torch.inf
     with pytest.raises(RuntimeError, match="non-finite"):
-        fit(medusa, medusa_loss, batches(), 1, 1e-3)
+        rivals.fit(medusa, rivals.medusa_loss, batches(), 1, 1e-3)
     with pytest.raises(ConfigError, match="half precision"):
-        fit(Medusa(tiny_target(dtype=torch.bfloat16)), medusa_loss, batches(), 1, 1e-3)
-
-
-# --- static trees ----------------------------------------------------------------------------------------------------
+        rivals.fit(rivals.Medusa(tiny_target(dtype=torch.bfloat16)), rivals.medusa_loss, batches(), 1, 1e-3)
 
 
 def test_a_shape_is_the_best_of_all_shapes():
@@ -234,75 +165,59 @@ def test_a_shape_is_the_best_of_all_shapes():
         def expected(shape, rates=rates) -> float:
             return sum(torch.stack([rates[d, rank] for d, rank in enumerate(path)]).prod().item() for path in shape)
 
-        found = static_shape(rates, nodes)
+        found = rivals.static_shape(rates, nodes)
         others = [set(s) for s in combinations(paths, nodes - 1)]
         best = max(expected(s) for s in others if all(p[:-1] in s | {()} for p in s))
         assert len(set(found)) == nodes - 1 and all(p[:-1] in {(), *found[:i]} for i, p in enumerate(found))
         assert expected(found) >= best - 1e-12
-    assert static_shape([[1.0], [1.0], [1.0]], 4) == ((0,), (0, 0), (0, 0, 0))
-    assert len(static_shape([[0.0, 0.0], [0.0, 0.0]], 7)) == 6
+    assert rivals.static_shape([[1.0], [1.0], [1.0]], 4) == ((0,), (0, 0), (0, 0, 0))
+    assert len(rivals.static_shape([[0.0, 0.0], [0.0, 0.0]], 7)) == 6
+    for rates, nodes in (([[0.5, 1.2]], 2), ([[0.5, -0.1]], 2), ([[0.5, 0.2]], 4), ([[0.5, 0.2]], 1)):
+        with pytest.raises(ConfigError):
+            rivals.static_shape(rates, nodes)
 
 
-@pytest.mark.parametrize("rates, nodes", [([[0.5, 1.2]], 2), ([[0.5, -0.1]], 2), ([[0.5, 0.2]], 4), ([[0.5, 0.2]], 1)])
-def test_impossible_shapes_are_refused(rates, nodes):
-    with pytest.raises(ConfigError):
-        static_shape(rates, nodes)
-
-
-def path_of(plan, v: int) -> tuple[int, ...]:
-    return (*path_of(plan, int(plan.parent[v])), int(plan.rank[v])) if v else ()
-
-
-def check_plan(tree, plan) -> None:
-    """The tree has the plan's shape, parents before children, and every node sees what is on its path."""
-    paths = [path_of(plan, v) for v in range(len(tree))]
-    assert paths[0] == () and {*paths[1:]} == {*SHAPE} and tree.depth.tolist() == [len(path) for path in paths]
+def check_tree(tree, plan, guesses) -> None:
+    """Every node is the guess of its rank after its path, and sees that path. guesses(path): log q and tokens."""
+    paths = [()]
+    for v in range(1, len(tree)):
+        paths.append((*paths[int(tree.parent[v])], int(plan.rank[v])))
+    assert {*paths[1:]} == {*SHAPE} and len(tree) == len(SHAPE) + 1 and tree.depth.tolist() == [*map(len, paths)]
     for v, path in enumerate(paths):
-        above = {w for w in range(len(paths)) if paths[w] == path[: len(paths[w])]}
-        assert set(tree.ancestors[v].nonzero()[:, 0].tolist()) == above and max(above) == v
+        above = [w for w in range(v + 1) if paths[w] == path[: len(paths[w])]]
+        assert tree.ancestors[v].nonzero()[:, 0].tolist() == above
+        score = sum(guesses(path[:d])[0][rank].item() for d, rank in enumerate(path))
+        assert tree.score[v].item() == pytest.approx(score, abs=1e-9)
+        assert not path or tree.token[v] == guesses(path[:-1])[1][path[-1]]
 
 
 def test_every_node_is_the_guess_of_its_rank_after_its_path(target, draft):
-    """Tokens and scores, recomputed by running each path as a plain chain through the draft."""
-    ids, plan = torch.arange(3, 12)[None], plan_tree(SHAPE)
-    features = target.features(ids[:, :-1])
-    tree = grow_static_tree(draft, features, ids, plan)
-    check_plan(tree, plan)
-    for v in range(len(tree)):
-        fed, tokens, score = features, ids, 0.0
-        for rank in path_of(plan, v):
+    """Recomputed by running each path as a plain chain through the draft; the tree is grown over a cache."""
+    ids, plan = torch.arange(2, 20)[None], rivals.plan_tree(SHAPE)
+    features, cache = target.features(ids[:, :-1]), draft.new_cache(17 + plan.total_tokens)
+    rivals.grow_static_tree(draft, features[:, :10], ids[:, :11], plan, cache)
+    assert cache.length == 10
+    tree = rivals.grow_static_tree(draft, features[:, 10:], ids[:, 10:], plan, cache)
+
+    def guesses(path):
+        fed, tokens = features, ids
+        for rank in (*path, 0):
             out = draft(fed, tokens[:, 1:])
-            log_q, guess = torch.log_softmax(target.lm_head(out.logit_feature[0, -1]), -1).sort(descending=True)
-            score += log_q[rank].item()
+            best = torch.log_softmax(target.lm_head(out.logit_feature[0, -1]), -1).sort(descending=True)
             fed = torch.cat((fed, out.aligned_feature[:, -1:]), dim=1)
-            tokens = torch.cat((tokens, guess[rank][None, None]), dim=1)
-        assert tree.token[v] == tokens[0, -1] and tree.score[v].item() == pytest.approx(score, abs=1e-9)
+            tokens = torch.cat((tokens, best.indices[rank][None, None]), dim=1)
+        return best
+
+    check_tree(tree, plan, guesses)
+    assert tree.token[0] == 19
 
 
 def test_every_node_of_medusas_tree_is_its_heads_guess(target):
-    medusa, plan, features = random_medusa(target), plan_tree(SHAPE), target.features(torch.tensor([PROMPT]))
-    tree = MedusaTree(medusa, plan).start(99)(features, torch.tensor([[*PROMPT, 6]]))
-    check_plan(tree, plan)
-    log_q, guess = torch.log_softmax(target.lm_head(medusa(features[0, -1:])[:, 0]), -1).sort(-1, descending=True)
-    for v in range(len(tree)):
-        path = path_of(plan, v)
-        assert tree.token[v] == (guess[len(path) - 1, path[-1]] if path else 6)
-        score = sum(log_q[d, rank].item() for d, rank in enumerate(path))
-        assert tree.score[v].item() == pytest.approx(score, abs=1e-9)
-
-
-def test_cached_growth_equals_growth_from_scratch(target):
-    draft, plan, ids = tiny_draft(target), plan_tree(SHAPE), torch.arange(2, 20)[None]
-    features, cache = target.features(ids[:, :-1]), draft.new_cache(17 + plan.total_tokens)
-    grow_static_tree(draft, features[:, :10], ids[:, :11], plan, cache)
-    assert cache.length == 10
-    tree = grow_static_tree(draft, features[:, 10:], ids[:, 10:], plan, cache)
-    fresh = grow_static_tree(draft, features, ids, plan)
-    assert torch.equal(tree.token, fresh.token)
-    torch.testing.assert_close(tree.score, fresh.score)
-
-
-# --- the rates that shapes are made from -----------------------------------------------------------------------------
+    medusa, plan, features = random_medusa(target), rivals.plan_tree(SHAPE), target.features(torch.tensor([PROMPT]))
+    tree = rivals.MedusaTree(medusa, plan).start(99)(features, torch.tensor([[*PROMPT, 6]]))
+    log_q = torch.log_softmax(target.lm_head(medusa(features[0, -1:])[:, 0]), -1)
+    check_tree(tree, plan, lambda path: log_q[len(path)].sort(descending=True))
+    assert tree.token[0] == 6
 
 
 def test_rates_by_hand(target):

@@ -36,15 +36,13 @@ from fspad_ref.sampling import SamplingConfig, at_least_float32
 from fspad_ref.target import Target
 from fspad_ref.tree import DraftTree, Grow, Grower, ancestors, most_probable, top_children
 
-# --- transformers' own methods ---------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class TransformersGenerate:
     """`model.generate` of the target with some settings, plain by default; only the counting is ours.
 
-    A *round* is a target forward after the prefill; so tau = (tokens - 1) / rounds, as everywhere here. But
-    transformers lets the prefill check drafted tokens too, and these cost no round.
+    A *round* is a target forward after the prefill, as everywhere here. But transformers lets the prefill check drafted
+    tokens too, which cost no round.
 
     Greedy text is that of plain decoding. At a temperature transformers draws from torch's global generator, seeded by
     the sampling seed: the text has the same distribution, but is another one. tau and speed remain comparable.
@@ -58,8 +56,6 @@ class TransformersGenerate:
                eos: int | list[int] | None = None) -> Generation:  # fmt: skip
         """Result as in `speculative_generate`; `.accepted` holds, for each round, its tokens less one."""
         prompt = prepare_prompt(self.target, ids, max_new_tokens, extra=0)  # (1, T)
-        if max_new_tokens == 0:
-            return Generation()
         drawing = dict(do_sample=not sampling.greedy)
         if not sampling.greedy:
             drawing |= dict(temperature=float(sampling.temperature), top_p=float(sampling.top_p), top_k=sampling.top_k)
@@ -116,13 +112,13 @@ def new_assistant(target: Target, seed: int = 0) -> LlamaForCausalLM:
         return LlamaForCausalLM(config).to(target.device)
 
 
-def assistant_loss(
-    assistant: LlamaForCausalLM, ids: Int[Tensor, "batch seq"], response: Bool[Tensor, "batch seq"]
-) -> Float[Tensor, ""]:
-    """Mean of - log q(x_{t+1} | x_0 .. x_t) over the tokens x_{t+1} of the response, in nats."""
-    # Padding stands on the right, where causal attention hides it: no mask is needed for it.
-    logits = assistant(input_ids=ids, use_cache=False).logits[:, :-1]  # (B, T) -> (B, T - 1, V)
-    return F.cross_entropy(logits[response[:, 1:]], ids[:, 1:][response[:, 1:]])  # (m, V), (m,) -> ()
+def assistant_loss(assistant: LlamaForCausalLM, ids: Int[Tensor, "batch seq"], response: Bool[Tensor, "batch seq"]
+                   ) -> Float[Tensor, ""]:  # fmt: skip
+    """Mean of - log q(x_{t+1} | x_0 .. x_t) over the tokens x_{t+1} of the response, in nats.
+
+    Padding stands on the right, where causal attention hides it: no mask is needed for it.
+    """
+    return assistant(input_ids=ids, labels=ids.masked_fill(~response, -100), use_cache=False).loss
 
 
 # --- Medusa's heads --------------------------------------------------------------------------------------------------
@@ -134,8 +130,7 @@ class Medusa(nn.Module, PyTorchModelHubMixin):
         x_i  =  f_t + silu(W_i f_t + b_i)        q_i(token t + 1 + i)  =  softmax(lm_head x_i)
 
     Token t + 1 is the target's to sample. W and b begin at zero, so every head begins as the target's own guess of it.
-    One deviation from the paper, which gives every head a trained copy of the output matrix: here all share the
-    target's, frozen. That keeps a head as small as a part of a draft's layer (D^2 weights, not D V).
+    One deviation from the paper, where every head trains a copy of the output matrix: here all share the target's.
 
     Files are huggingface_hub's: save_pretrained(folder), from_pretrained(folder, target=target). Heads of another
     target of that width are not refused: they guess badly, but the text stays right.
@@ -180,20 +175,19 @@ def medusa_loss(
 
 # --- static trees ----------------------------------------------------------------------------------------------------
 
-Shape = tuple[tuple[int, ...], ...]  # paths of child ranks, parents first: (0, 1) is the second best guess after (0,)
 
-
-def static_shape(rates: Float[Tensor, "levels ranks"] | Sequence[Sequence[float]], nodes: int) -> Shape:
+def static_shape(rates: Float[Tensor, "levels ranks"] | Sequence[Sequence[float]], nodes: int) -> tuple[tuple, ...]:
     """The shape of `nodes` nodes, root included, with the largest expected number of accepted tokens.
 
+    A shape holds a path of child ranks per node, parents first: (0, 1) is the second best guess after the best one.
     rates[d - 1, r], which `acceptance_rates` measures, is the probability that a node of depth d and rank r is accepted
     once its parent is. If ranks are independent, then
 
         P(node accepted) = product of the rates along its path        E[accepted] = sum of P over the nodes
 
     so the best N nodes are those of largest P: no child has more than its parent, hence they hang together (Medusa,
-    section 2.3.3). EAGLE-1 (arXiv 2401.15077) and Medusa ship such shapes, made by hand. No static tree can look at the
-    draft's confidence, which is EAGLE-2's whole point. Raises ConfigError for impossible rates and for too many nodes.
+    section 2.3.3). What no static tree can do is look at the draft's confidence, which is EAGLE-2's whole point.
+    Raises ConfigError for impossible rates and for too many nodes.
 
     >>> static_shape([[0.6, 0.3], [0.5, 0.1]], nodes=4)
     ((0,), (1,), (0, 0))
@@ -217,7 +211,6 @@ class TreePlan:
     """A shape as index tensors, made once: growing a tree then needs no loop over nodes.
 
     Nodes are in level order, the root (all 0) first; within a level those with children come first.
-
     by_level: (start, middle, end) for each depth from 1 on: nodes start .. end - 1, with children up to middle - 1.
     levels: below the root. total_tokens: N, root included. ranks: the most guesses that any node needs.
     """
@@ -237,7 +230,7 @@ class TreePlan:
         return DraftTree(token, self.parent, self.depth, score, self.ancestors)
 
 
-def plan_tree(shape: Shape, device: torch.device | str = "cpu") -> TreePlan:
+def plan_tree(shape: Sequence[tuple[int, ...]], device: torch.device | str = "cpu") -> TreePlan:
     """Index tensors for a shape."""
     parents = {path[:-1] for path in shape}
     paths = [(), *sorted(shape, key=lambda path: (len(path), path not in parents, path))]
@@ -255,10 +248,7 @@ def plan_tree(shape: Shape, device: torch.device | str = "cpu") -> TreePlan:
 @torch.no_grad()
 def grow_static_tree(draft: Draft, features: Float[Tensor, "1 seq hidden"], token_ids: Int[Tensor, "1 seq_plus_1"],
                      plan: TreePlan, cache: KVCache | None = None) -> DraftTree:  # fmt: skip
-    """The draft tree of a fixed shape that continues `token_ids`; arguments and result as in `tree.grow_tree`.
-
-    One draft forward per level, over the nodes that have children; no number travels to the host.
-    """
+    """The draft tree of a fixed shape, one forward per level; the other arguments are those of `tree.grow_tree`."""
     cache = cache or draft.new_cache(features.shape[1] + plan.total_tokens)
     out = draft(features, token_ids[:, 1:], cache=cache)
     prefix, device = cache.length, token_ids.device
@@ -296,11 +286,7 @@ class StaticTree(Grower):
 
 @dataclass(frozen=True)
 class MedusaTree(Grower):
-    """Grows trees of the heads' best guesses; draft is a Medusa.
-
-    No head sees what another one guessed. So the tree is a product: at depth d all nodes have the same children, the
-    best guesses of head d. There is no cache: every round starts from one feature.
-    """
+    """Grows trees of Medusa's best guesses: at depth d all nodes have the same children, as no head sees another's."""
 
     shape: TreePlan
 
@@ -315,15 +301,11 @@ class MedusaTree(Grower):
         return self.shape.tree(torch.cat((token_ids[0, -1:], guess[where])), F.pad(log_q[where], (1, 0)))
 
 
-# --- training, and all rivals together -------------------------------------------------------------------------------
-
-
 def fit(model: nn.Module, loss: Callable[[nn.Module, Tensor, Tensor], Tensor], batches: Iterable[Batch], steps: int,
         learning_rate: float) -> list[float]:  # fmt: skip
     """Minimise `loss(model, ids, response)`, a batch per step, as drafts are trained; returns the losses.
 
-    Raises RuntimeError for gradients that are not finite, ConfigError for weights in half precision, where small
-    updates round to nothing.
+    Raises RuntimeError for gradients that are not finite, ConfigError for half precision, where small updates vanish.
     """
     weights = list(model.parameters())
     if any(weight.dtype.itemsize < 4 for weight in weights):
@@ -361,16 +343,16 @@ def rivals(
             fit(model, loss, batches(), steps, learning_rate)
             model.save_pretrained(unfinished)
             unfinished.rename(folder / name)
-    medusa = Medusa.from_pretrained(folder / "medusa", target=target)
+    medusa = Medusa.from_pretrained(folder / "medusa", target=target, strict=True)
     assistant = AutoModelForCausalLM.from_pretrained(folder / "assistant", dtype=target.dtype).to(target.device).eval()
-
-    def plan(guesses: Callable, levels: int) -> TreePlan:
-        return plan_tree(static_shape(acceptance_rates(target, guesses, texts, levels), nodes), target.device)
-
+    product, static = (
+        plan_tree(static_shape(acceptance_rates(target, guesses, texts, levels), nodes), target.device)
+        for guesses, levels in ((medusa.guesses, medusa.heads), (draft_guesses(eagle, 6), 6))
+    )
     return {
         "generate": TransformersGenerate(target),
         "prompt_lookup": prompt_lookup(target),
         "assisted": assisted(target, assistant),
-        "medusa": Speculative(MedusaTree(medusa, plan(medusa.guesses, medusa.heads))),
-        "eagle_static": Speculative(StaticTree(eagle, plan(draft_guesses(eagle), levels=6))),
+        "medusa": Speculative(MedusaTree(medusa, product)),
+        "eagle_static": Speculative(StaticTree(eagle, static)),
     }

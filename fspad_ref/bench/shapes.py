@@ -9,11 +9,9 @@ whatever the numbers are. Decoding one text is bound by memory, since a step has
     growth, over L levels       L times: the draft, the target's lm_head, and the draft's keys and values
 
 All loops run in static shapes, on a GPU as one CUDA graph each (static.py). So a round takes the same time whatever it
-accepts, and with the noise that each token costs between rounds, at a temperature,
+accepts, and for any tau, with the noise that each token costs at a temperature, between rounds,
 
     speedup = tau * (plain step + noise) / (round + tau * noise)        it pays from tau = round / plain step on
-
-for any tau. The published speedups are compared at their own tau.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -118,8 +116,8 @@ class _Unstored(Target):
 def memory_bill(config: ShapeConfig, kind: str) -> tuple[dict[str, int], dict[str, int]]:
     """In bytes: the parts of the memory that decoding needs, and what a target forward and growing a tree must read.
 
-    Counted on models without storage, so at once for any shape. caches: three of the target and two of the draft may be
-    alive at once. work: logits, 40 bytes each in the precisions that they pass through, two blocks of noise, RESERVE.
+    caches: three of the target and two of the draft may be alive at once. work: logits, 40 bytes each in the precisions
+    that they pass through, two blocks of noise, RESERVE. Counted on models without storage: at once for any shape.
     """
     target = _Unstored(random_model(config.shape, "meta", getattr(torch, config.dtype)))
     draft = random_draft(config.shape, kind, target)
@@ -127,18 +125,11 @@ def memory_bill(config: ShapeConfig, kind: str) -> tuple[dict[str, int], dict[st
     cache, draft_cache = (model.new_cache(1).kv.nbytes for model in (target, draft))  # of one position
     embedding, levels = target.embed.weight.nbytes, config.tree.levels
     nodes = max(*config.nodes, config.tree.total_tokens, config.tree.depth * config.tree.top_k)
-    needs = {
-        "target": weights, "draft": own, "caches": (config.prefix + 2 * nodes) * (3 * cache + 2 * draft_cache),
-        "work": target.vocab_size * (40 * nodes + 16 * GumbelNoise.BLOCK) + RESERVE * (config.device != "cpu"),
-    }  # fmt: skip
+    caches = (config.prefix + 2 * nodes) * (3 * cache + 2 * draft_cache)
+    work = target.vocab_size * (40 * nodes + 16 * GumbelNoise.BLOCK) + (RESERVE if config.device != "cpu" else 0)
     reads = {"forward": weights - embedding + config.prefix * cache,
              "growth": levels * (own + embedding + config.prefix * draft_cache)}  # fmt: skip
-    return needs, reads
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on the device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return {"target": weights, "draft": own, "caches": caches, "work": work}, reads
 
 
 def median_seconds(run: Callable[[], Any], at_least: float) -> float:
@@ -149,7 +140,7 @@ def median_seconds(run: Callable[[], Any], at_least: float) -> float:
 
 def copy_bandwidth(device: torch.device, seconds: float) -> float:
     """Bytes per second of a large copy within the device: as many are read as written, and both count."""
-    size = min(4 * GIB if device.type == "cuda" else GIB // 4, free_memory(device) // 4)
+    size = 2 * GIB if device.type == "cuda" else GIB // 4
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     copy = torch.ones_like(source)
     return 2 * size / median_seconds(lambda: copy.copy_(source), seconds)
@@ -213,7 +204,7 @@ def measure(target: Target, config: ShapeConfig, bandwidth: float) -> list[dict[
         add("growth", grow, reads[kind]["growth"], draft=kind, nodes=tree.total_tokens)
     noise, first = GumbelNoise(0, target.vocab_size, target.device), count(0, GumbelNoise.BLOCK)
     add("noise", lambda: noise.rows(next(first), GumbelNoise.BLOCK))
-    rows[-1]["seconds"] /= GumbelNoise.BLOCK
+    rows[-1]["seconds"] /= GumbelNoise.BLOCK - tree.levels  # the rounds that fit into a block begin at these positions
     return rows
 
 
@@ -238,7 +229,9 @@ def results_table(results: Mapping[str, Any]) -> str:
     """What a results file holds, as text."""
     memory = ", ".join(f"{part} {size / GIB:.2f}" for part, size in results["memory"].items())
     tables = [pd.DataFrame(results[name]).to_string(index=False, na_rep="") for name in ("times", "predictions")]
-    return "\n\n".join([results["config"]["shape"], *tables, f"memory in GiB: {memory}"])
+    config = results["config"]
+    head = f"{config['shape']} with random weights, {config['dtype']}, {config['device']}, prefix {config['prefix']}"
+    return "\n\n".join([head, *tables, f"memory in GiB: {memory}"])
 
 
 def bench_shape(config: ShapeConfig) -> dict[str, Any]:
@@ -250,9 +243,10 @@ def bench_shape(config: ShapeConfig) -> dict[str, Any]:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("expected a CUDA device, found none. Use --device cpu, with --shape tiny.")
     memory = max((memory_bill(config, kind)[0] for kind in config.kinds), key=lambda needs: needs["draft"])
-    if (needed := sum(memory.values())) > (free := free_memory(device)):
-        raise ConfigError(f"expected {needed / GIB:.1f} GiB of memory for the shape {config.shape}, found "
-                          f"{free / GIB:.1f} GiB free. Choose a smaller shape, a narrower dtype, or a larger device.")  # fmt: skip
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if (needed := sum(memory.values())) > free:
+        raise ConfigError(f"expected {needed / GIB:.1f} GiB of memory for {config.shape}, found {free / GIB:.1f} GiB "
+                          "free. Choose a smaller shape, a narrower dtype, or a larger device.")  # fmt: skip
     bandwidth = copy_bandwidth(device, config.seconds)
     target = Target(random_model(config.shape, device, getattr(torch, config.dtype)))
     times = measure(target, config, bandwidth)

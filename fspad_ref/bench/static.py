@@ -35,16 +35,13 @@ from fspad_ref.target import Target
 from fspad_ref.tree import DraftTree, TreeConfig, expand, rerank
 from fspad_ref.verify import verify
 
-ALIGNED = 64  # slots: kernels for masked attention want a mask's rows at round addresses
-
 
 class StaticCache(KVCache):
     """A KVCache whose length is a number on the device; takes over the storage of one on a single device.
 
     held (): entries that stay. `length`, on the host, counts only what was written after them, the rows of one round,
-    so it goes through the same values in every round. Attention sees all slots: `visible` is its mask.
-
-    The host does not know the length, so a write beyond the capacity is not refused: make the cache large enough.
+    so it goes through the same values in every round. Attention sees all slots: `visible` is its mask. A write beyond
+    the capacity is not refused, as the host does not know the length: make the cache large enough.
     """
 
     def __init__(self, filled: KVCache):
@@ -149,10 +146,8 @@ class Round(PlainStep):
     (feature, token). Room behind the text: the target's for the tree, the draft's for levels + 1 + depth * top_k.
     """
 
-    def __init__(
-        self, target: Target, draft: Draft, tree: TreeConfig, sampling: SamplingConfig, cache: KVCache,
-        draft_cache: KVCache, feature: Float[Tensor, "hidden"], token: int,
-    ):  # fmt: skip
+    def __init__(self, target: Target, draft: Draft, tree: TreeConfig, sampling: SamplingConfig, cache: KVCache,
+                 draft_cache: KVCache, feature: Float[Tensor, "hidden"], token: int):  # fmt: skip
         super().__init__(target, sampling, cache, token, tree.levels)
         self.draft, self.frontier_draft, self.tree = draft, StaticDraft(draft), tree
         self.draft_cache = StaticCache(draft_cache)
@@ -228,8 +223,7 @@ def static_generate(
 ) -> Generation:  # fmt: skip
     """`speculative_generate` in static shapes, or without a draft `autoregressive_generate`: the same text and counts.
 
-    Capturing takes a second or so per call: this is for long texts, and for measuring. There are no logits processors
-    and no stop strings: they look at numbers.
+    No logits processors and no stop strings: they look at numbers. Capturing takes a second or so per call.
     """
     sampling, tree = sampling or SamplingConfig(), tree or TreeConfig()
     prompt = prepare_prompt(target, input_ids, max_new_tokens, extra=tree.levels if draft else 0)  # (1, T)
@@ -252,8 +246,8 @@ def first_step(target: Target, draft: Draft | None, prompt: Int[Tensor, "1 seq"]
                tree: TreeConfig, room: int) -> tuple[PlainStep, int]:  # fmt: skip
     """Prefill: the step that continues the prompt and its next token, and that token. room: for so many new tokens."""
 
-    def aligned(slots: int) -> int:
-        return -(-(prompt.shape[1] + room + slots) // ALIGNED) * ALIGNED
+    def aligned(slots: int) -> int:  # kernels for masked attention want a mask's rows at round addresses
+        return -(-(prompt.shape[1] + room + slots) // 64) * 64
 
     cache = target.new_cache(aligned(max(tree.total_tokens, tree.levels + 1) if draft else 1))
     features = target.features(prompt, cache=cache)  # (1, T, D)
