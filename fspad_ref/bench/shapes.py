@@ -15,7 +15,7 @@ accepts, and for any tau, with the noise that each token costs at a temperature,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -29,11 +29,10 @@ from torch.utils import benchmark
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_utils import local_torch_dtype
 
-from fspad_ref.bench.record import jsonable, provenance
+from fspad_ref.bench.record import save_record
 from fspad_ref.bench.static import PlainStep, capture, first_step, node_features, restore
 from fspad_ref.draft import KINDS, Draft, DraftConfig
 from fspad_ref.errors import ConfigError
-from fspad_ref.files import save_json
 from fspad_ref.sampling import GumbelNoise, SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig, ancestors
@@ -107,7 +106,9 @@ class _Unstored(Target):
     """A target without numbers, whose sizes can be counted."""
 
     def __init__(self, model: nn.Module):
-        self.model, self.embed, self.lm_head = model, model.get_input_embeddings(), model.get_output_embeddings()
+        self.model, self.config, self.devices = model, model.config, ()
+        self.embed, self.lm_head = model.get_input_embeddings(), model.get_output_embeddings()
+        self.vocab_size, self.max_positions = model.config.vocab_size, model.config.max_position_embeddings
 
     def identity(self) -> dict:
         return {}
@@ -250,8 +251,8 @@ def bench_shape(config: ShapeConfig) -> dict[str, Any]:
     bandwidth = copy_bandwidth(device, config.seconds)
     target = Target(random_model(config.shape, device, getattr(torch, config.dtype)))
     times = measure(target, config, bandwidth)
-    results = {"config": jsonable(config), "memory": memory, "bandwidth": bandwidth, "times": times,
+    results = {"config": asdict(config), "memory": memory, "bandwidth": bandwidth, "times": times,
                "predictions": predictions(times, config.shape)}  # fmt: skip
-    save_json(config.out, {"provenance": provenance(target), **results})
+    save_record(config.out, results)
     print(results_table(results), f"\n\nResults: {config.out}")
     return results
