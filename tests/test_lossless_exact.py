@@ -207,7 +207,7 @@ def test_every_broken_rule_is_caught(name):
 
 
 def sampled_children(place: Place, choose) -> int:
-    """Two guesses drawn from q, scored against q: lossless. Picking one of them breaks it ("drawn ..., then picked")."""
+    """Two guesses drawn from q, scored against q: lossless. Picking one of them breaks it ("drawn, then picked")."""
     residual = list(place.p)
     for guess in (choose(place.q), choose(place.q)):
         chance = min(Fraction(1), residual[guess] / place.q[guess])
