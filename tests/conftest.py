@@ -29,18 +29,9 @@ def pytest_addoption(parser):
 
 def tiny_target(seed: int = 0, dtype: torch.dtype = torch.float64, **sizes) -> Target:
     """A random Llama, small enough to decode in milliseconds and spread out enough to be interesting to sample from."""
-    settings = dict(
-        vocab_size=31,
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.25,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
+    settings = dict(vocab_size=31, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4)
+    settings |= dict(num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.25)
+    settings |= dict(bos_token_id=0, eos_token_id=1)
     torch.manual_seed(seed)
     return Target(LlamaForCausalLM(LlamaConfig(**(settings | sizes))).to(dtype))
 
@@ -49,25 +40,20 @@ def attentive_target(seed: int, dtype: torch.dtype = torch.float64, **sizes) -> 
     """A random target whose next token depends on the order of those before it, computed in `dtype` throughout.
 
     Queries and keys are enlarged: attention in a freshly drawn model is nearly even and would hide a wrong position.
-    Llama's own norm rounds to float32 on the way, so PyTorch's replaces it.
+    Llama's own norms round to float32 on the way, so PyTorch's replace them; the weights of both are ones.
     """
     target = tiny_target(seed, dtype, **sizes)
+    D, eps = target.config.hidden_size, target.config.rms_norm_eps
     for layer in target.backbone.layers:
         for name, factor in (("q", 3), ("k", 3), ("o", 2)):
             getattr(layer.self_attn, f"{name}_proj").weight.mul_(factor)
-        layer.input_layernorm = norm_like(layer.input_layernorm)
-        layer.post_attention_layernorm = norm_like(layer.post_attention_layernorm)
-    target.backbone.norm = norm_like(target.backbone.norm)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            setattr(layer, name, nn.RMSNorm(D, eps, dtype=dtype).requires_grad_(False))
+    target.backbone.norm = nn.RMSNorm(D, eps, dtype=dtype).requires_grad_(False)
     return target
 
 
-def norm_like(norm: nn.Module) -> nn.Module:
-    new = nn.RMSNorm(norm.weight.shape[0], norm.variance_epsilon, dtype=norm.weight.dtype).requires_grad_(False)
-    new.weight.copy_(norm.weight)
-    return new
-
-
-# ---- drafts ----
+# ---- drafts and trees ----
 
 
 def tiny_draft(target: Target, seed: int = 0, **booleans) -> Draft:
@@ -75,21 +61,16 @@ def tiny_draft(target: Target, seed: int = 0, **booleans) -> Draft:
     return Draft(DraftConfig(**booleans), target).eval()
 
 
-class StandIn(Draft):
-    """A draft that knows the target: its logits are the target's, `factor` times.
-
-         1  the oracle proposes what is most probable: long paths are accepted, the cache is compacted again and again
-        -1  the adversary proposes what is least probable: whole trees are rejected
-         0  the uniform draft proposes any tokens, the same at every node: ties everywhere
+class TextDraft(Draft):
+    """A draft without a network: `guess(texts)` gives the logits, (n, V), after n texts of one length.
 
     Its features are logits, its head is the identity. Its cache holds the tokens themselves, from which it reads the
-    text before each node: if the loop kept a wrong entry, the oracle would see another text and lose its acceptance.
-    `first` is the text's first token, which no pair holds.
+    text before each node: a wrong entry would be another text. `first` is the text's first token, which no pair holds.
     """
 
-    def __init__(self, target: Target, factor: float, first: int = PROMPT[0]):
+    def __init__(self, target: Target, guess, first: int):
         nn.Module.__init__(self)
-        self._target, self.factor, self.first, self.known = (target,), factor, first, {}
+        self._target, self.guess, self.first, self.known = (target,), guess, first, {}
         self.config = SimpleNamespace(vocab_size=target.vocab_size)
 
     lm_head = staticmethod(lambda logits: logits)
@@ -106,13 +87,19 @@ class StandIn(Draft):
         rows = everything if attention_mask is None else attention_mask.view(new, -1)  # (rows, cached + new)
         texts = [(self.first, *tokens[row].tolist()) for row in rows]  # all of one length: nodes of one depth
         if new_texts := [text for text in texts if text not in self.known]:
-            features = self.target.features(torch.tensor(new_texts))[:, -1]  # (new texts, D)
-            self.known |= zip(new_texts, self.factor * self.target.lm_head(features), strict=True)
+            self.known |= zip(new_texts, self.guess(new_texts), strict=True)
         logits = torch.stack([self.known[text] for text in texts])[None]  # (1, rows, V)
         return DraftOutput(logits, logits)
 
 
-# ---- trees ----
+def stand_in(target: Target, factor: float, first: int = PROMPT[0]) -> TextDraft:
+    """A draft that knows the target: its logits are the target's, `factor` times.
+
+     1  the oracle proposes what is most probable: long paths are accepted, the cache is compacted again and again
+    -1  the adversary proposes what is least probable: whole trees are rejected
+     0  the uniform draft proposes any tokens, the same at every node: ties everywhere
+    """
+    return TextDraft(target, lambda texts: factor * target.lm_head(target.features(torch.tensor(texts))[:, -1]), first)
 
 
 def tree_of(token: list[int], parent: list[int]) -> DraftTree:

@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import PROMPT, StandIn, attentive_target
+from conftest import PROMPT, attentive_target, stand_in
 
 from fspad_ref import SamplingConfig, Target, TreeConfig, autoregressive_generate, speculative_generate
 from fspad_ref.bench.certificate import certify, explained
@@ -35,22 +35,21 @@ def targets(request) -> tuple[Target, Target]:
 
 def certified(targets, first: int, sampling):
     """A speculative text's tokens and its certificate; `first` makes the prompts differ."""
-    prompt, draft = [first, *PROMPT], StandIn(targets[0], 1.0, first)
+    prompt, draft = [first, *PROMPT], stand_in(targets[0], 1.0, first)
     tokens = speculative_generate(targets[0], draft, prompt, max_new_tokens=24, sampling=sampling, tree=TREE).tokens
     return tokens, certify(*targets, prompt, tokens, sampling)
 
 
 def test_rounding_explains_every_token(targets):
-    same, certificates = [], []
-    for sampling, first in product(SAMPLINGS, range(2, 8)):
-        tokens, certificate = certified(targets, first, sampling)
-        slow = autoregressive_generate(targets[0], [first, *PROMPT], max_new_tokens=24, sampling=sampling)
-        same.append(tokens == slow.tokens)
-        certificates.append(certificate)
-    count, flips, plain_flips = len(same) * 24, *(sum(c[i] for c in certificates) for i in (2, 3))
+    cases = list(product(SAMPLINGS, range(2, 8)))
+    texts, certificates = zip(*(certified(targets, first, sampling) for sampling, first in cases), strict=True)
     assert all(c.explained.all() for c in certificates), "a token that rounding does not explain"
-    print(f"\n{targets[0].dtype}: identical {sum(same)} of {len(same)}, every divergence certified; flips "
-          f"{flips / count:.2%}, of plain decoding against itself {plain_flips / count:.2%}")
+    prompts = [([first, *PROMPT], sampling) for sampling, first in cases]
+    plain = [autoregressive_generate(targets[0], p, max_new_tokens=24, sampling=s).tokens for p, s in prompts]
+    same = [text == other for text, other in zip(texts, plain, strict=True)]
+    flips, plain_flips = (sum(c[i] for c in certificates) / (24 * len(cases)) for i in (2, 3))
+    print(f"\n{targets[0].dtype}: identical {sum(same)} of {len(same)}, every divergence certified; "
+          f"flips {flips:.2%}, of plain decoding against itself {plain_flips:.2%}")
     # a text is plain decoding's exactly where plain decoding, forced along it, draws each of its tokens
     assert same == [c.flips == 0 for c in certificates]
     if targets[0].dtype == torch.bfloat16:

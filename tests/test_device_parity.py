@@ -8,7 +8,7 @@ No waiting: a number that Python reads makes the host wait for the device. Under
 no numbers, so any such read is an error, on a machine without a GPU too.
 """
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -118,28 +118,23 @@ def test_growth_and_verification_never_read_a_number(temperature, kind):
             verdict.accepted.item()
 
 
-READS = {
-    "item": lambda y: y[0].item(),
-    "bool": lambda y: 1 if (y > 0).all() else 0,
-    "nonzero": lambda y: y.nonzero(),
-    "tolist": lambda y: y.tolist(),
-}
+READS = [lambda y: y[0].item(), lambda y: 1 if (y > 0).all() else 0, lambda y: y.nonzero(), lambda y: y.tolist()]
 
 
-@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("read", READS, ids=["item", "bool", "nonzero", "tolist"])
 def test_any_read_of_a_number_is_noticed(read):
     """Four ways of reading a number, as somebody might write them into a round; each is an error."""
     with FakeTensorMode(), pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         read(torch.zeros(3, dtype=torch.long))
 
 
-class NoSync:
+@contextmanager
+def no_sync():
     """On a GPU: CUDA itself raises an error at every call that makes the host wait."""
-
-    def __enter__(self):
-        torch.cuda.set_sync_debug_mode("error")
-
-    def __exit__(self, *error):
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
@@ -150,7 +145,7 @@ def test_the_gpu_never_waits_inside_a_round(temperature):
     """And at the read after it, it does: the test could fail."""
     target = tiny_target()
     target.model.cuda()
-    verdict = one_round(target, tiny_draft(target), SamplingConfig(temperature, seed=1), NoSync)
-    with NoSync(), pytest.raises(RuntimeError, match="synchroniz"):
+    verdict = one_round(target, tiny_draft(target), SamplingConfig(temperature, seed=1), no_sync)
+    with no_sync(), pytest.raises(RuntimeError, match="synchroniz"):
         verdict.accepted.item()
     assert 0 <= verdict.accepted.item() <= TREE.levels

@@ -19,92 +19,64 @@ import pytest
 import torch
 from conftest import tree_of
 
-from fspad_ref import DraftTree
 from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place
 from fspad_ref.teaching.exact import law_of, law_of_text, normalised, total_variation
 from fspad_ref.verify import verify, verify_by_rejection
 
 LEVELS = 3
+SIZES = ((3, 4, 6), (4, 4, 5), (5, 3, 4))  # vocabulary, length of texts, most nodes of a tree
 SEEDS, FEW_SEEDS = range(30), range(12)
 
 # ---- random worlds ----
 
 
-class World:
-    """For every text the target's distribution, the draft's, and a draft tree: functions of (seed, text) alone."""
-
-    def __init__(self, seed: int):
-        self.seed = seed
-        self.vocab, self.length, self.nodes = ((3, 4, 6), (4, 4, 5), (5, 3, 4))[seed % 3]
-
-    def dice(self, *key) -> random.Random:
-        return random.Random(repr((self.seed, *key)))
-
-    def raw(self, text: tuple) -> list[Fraction]:
-        """The target before processing: weights from 0 to 3, so zeros and ties abound."""
-        dice = self.dice("target", text)
-        weights = [dice.randint(0, 3) for _ in range(self.vocab)]
-        weights[dice.randrange(self.vocab)] += 1  # never all zero
-        return normalised(weights)
-
-    def p(self, text: tuple) -> list[Fraction]:
-        """The target at temperature 1/2: softmax(2 log raw), the normalised squares."""
-        return normalised([weight**2 for weight in self.raw(text)])
-
-    def q(self, text: tuple) -> list[Fraction]:
-        """The draft: a softmax, so nowhere zero."""
-        dice = self.dice("draft", text)
-        return normalised([dice.randint(1, 4) for _ in range(self.vocab)])
-
-    def tree(self, text: tuple) -> DraftTree:
-        """A random tree of 1 to `nodes` nodes and at most LEVELS levels; siblings distinct, parents first."""
-        dice = self.dice("tree", text)
-        token, parent, depth = [dice.randrange(self.vocab)], [0], [0]
-        for _ in range(dice.randint(0, self.nodes - 1)):
-            nodes = [v for v in range(len(token)) if depth[v] < LEVELS]
-            taken = set(zip(parent[1:], token[1:], strict=True))
-            v, w = dice.choice([(v, w) for v in nodes for w in range(self.vocab) if (v, w) not in taken])
-            token, parent, depth = [*token, w], [*parent, v], [*depth, depth[v] + 1]
-        return tree_of(token, parent)
-
-
 class Context:
-    """What follows a text: its tree, for every node the target's distribution p(node), and its Place in the book."""
+    """What follows a text in world `seed`: distributions over the next token, and a draft tree.
 
-    def __init__(self, world: World, text: tuple):
-        self.world, self.tree = world, world.tree(text)
-        token, parent = self.tree.token.tolist(), self.tree.parent.tolist()
-        self.text, self.children = [text], [{} for _ in token]  # of every node; {token: child}
-        for v in range(1, len(token)):
-            self.text.append((*self.text[parent[v]], token[v]))
-            self.children[parent[v]][token[v]] = v
-        self.p = cache(lambda node: world.p(self.text[node]))
-        self.place = cache(self.make_place)
+    raw: the target at temperature 1, weights from 0 to 4, so zeros and ties abound; p: at temperature 1/2, which is
+    softmax(2 log raw), the normalised squares; q: the draft, a softmax, so nowhere zero. The tree has at most LEVELS
+    levels; siblings are distinct, parents come first. All are functions of (seed, text).
+    """
 
-    def make_place(self, node: int) -> Place:
-        text, words = self.text[node], tuple(map(str, range(self.world.vocab)))
-        p, raw, q = (tuple(of(text)) for of in (self.world.p, self.world.raw, self.world.q))
-        return Place(words, p, raw, q, guesses=tuple(self.children[node]))
+    def __init__(self, seed: int, text: tuple):
+        self.seed, dice = seed, random.Random(repr((seed, text)))
+        vocab, self.length, most = SIZES[seed % 3]
+        self.words = range(vocab)
+        weights = [dice.randint(0, 3) for _ in self.words]
+        weights[dice.randrange(vocab)] += 1  # never all zero
+        self.raw, self.p = normalised(weights), normalised([weight**2 for weight in weights])
+        self.q = normalised([dice.randint(1, 4) for _ in self.words])
+        token, parent = [dice.randrange(vocab)], [0]
+        self.text, self.children = [text], [{}]  # of every node; {token: child}
+        for v in range(1, dice.randint(1, most)):
+            free = [(u, w) for u in range(v) for w in self.words if w not in self.children[u]]
+            u, w = dice.choice([(u, w) for u, w in free if len(self.text[u]) - len(text) < LEVELS])
+            self.children[u][w] = v
+            token, parent = [*token, w], [*parent, u]
+            self.text, self.children = [*self.text, (*self.text[u], w)], [*self.children, {}]
+        self.tree = tree_of(token, parent)
+
+    def at(self, node: int) -> "Context":
+        """The context of the text that ends at `node`."""
+        return context(self.seed, self.text[node])
+
+    def place(self, node: int) -> Place:
+        """The node as the book describes it to a rule."""
+        here = self.at(node)
+        words, guesses = tuple(map(str, self.words)), tuple(self.children[node])
+        return Place(words, tuple(here.p), tuple(here.raw), tuple(here.q), guesses)
 
 
-@cache
-def context(seed: int, text: tuple) -> Context:
-    """All rules meet the same contexts, so each is made once."""
-    return Context(World(seed), text)
+context = cache(Context)  # all rules meet the same contexts
 
 
 # ---- the distribution of one round: {emitted tokens: probability} ----
 
 
-def plain(here: Context) -> dict:
-    """No draft: one token from p."""
-    return {(token,): p for token, p in enumerate(here.p(0)) if p}
-
-
 def by_walking(here: Context) -> dict:
     """`verify` on all ways, up to V^N, in which N nodes can draw their tokens: y comes with prod_v p_v(y_v)."""
     tree = here.tree
-    p = [here.p(node) for node in range(len(tree))]
+    p = [here.at(node).p for node in range(len(tree))]
     possible = [[token for token in range(len(row)) if row[token]] for row in p]
     draws = torch.tensor(list(product(*possible)))  # (ways, N)
 
@@ -125,7 +97,7 @@ def by_rejection(here: Context) -> dict:
     """`verify_by_rejection` on every sequence of coins and draws."""
 
     def experiment(choose):
-        path, bonus = verify_by_rejection(here.tree, here.p, lambda p: choose([p, 1 - p]) == 0, choose)
+        path, bonus = verify_by_rejection(here.tree, lambda v: here.at(v).p, lambda p: choose([p, 1 - p]) == 0, choose)
         return (*here.tree.token[path].tolist(), bonus)
 
     return law_of(experiment)
@@ -148,22 +120,19 @@ def by_rule(rule):
 # ---- the distribution of a text ----
 
 
-def distribution(seed: int, one_round) -> dict:
-    """{text: probability} for the first tokens in world `seed`, round after round; what goes beyond is cut off."""
-
-    def after(text: tuple) -> dict:
-        found = one_round(context(seed, text))
-        assert () not in found, "a round emitted nothing"
-        return found
-
-    return law_of_text(after, (), World(seed).length)
-
-
-targets_distribution = cache(lambda seed: distribution(seed, plain))
+@cache
+def targets_distribution(seed: int) -> dict:
+    """{text: probability} of the texts of world `seed`: the product of p along each."""
+    start = context(seed, ())
+    texts = product(start.words, repeat=start.length)
+    chances = {text: math.prod(context(seed, text[:i]).p[w] for i, w in enumerate(text)) for text in texts}
+    return {text: chance for text, chance in chances.items() if chance}
 
 
 def distance_from_target(one_round, seed: int) -> Fraction:
-    return total_variation(distribution(seed, one_round), targets_distribution(seed))
+    """Of the texts that are written round after round; what goes beyond the length is cut off."""
+    found = law_of_text(lambda text: one_round(context(seed, text)), (), context(seed, ()).length)
+    return total_variation(found, targets_distribution(seed))
 
 
 # ---- 1: the rules are lossless ----
@@ -181,16 +150,15 @@ def test_the_worlds_hold_what_can_go_wrong():
     """Zeros, ties, siblings, chains, trees of the root alone; and several rounds in most texts."""
     seen = Counter()
     for seed in SEEDS:
-        world = World(seed)
-        seen["second round"] += any(len(emitted) < world.length for emitted in by_rejection(context(seed, ())))
-        for text in ((), *product(range(world.vocab), repeat=1), *product(range(world.vocab), repeat=2)):
-            p, tree = world.p(text), world.tree(text)
-            children = Counter(tree.parent[1:].tolist())
+        start = context(seed, ())
+        seen["second round"] += any(len(emitted) < start.length for emitted in by_rejection(start))
+        for text in ((), *product(start.words, repeat=1), *product(start.words, repeat=2)):
+            p, tree, children = context(seed, text).p, context(seed, text).tree, context(seed, text).children
             seen["zero"] += 0 in p
             seen["tie at the top"] += p.count(max(p)) > 1
             seen["certainty"] += 1 in p
             seen["root alone"] += len(tree) == 1
-            seen["three siblings"] += max(children.values(), default=0) >= 3
+            seen["three siblings"] += max(map(len, children)) >= 3
             seen["full depth"] += int(tree.depth.max()) == LEVELS
     assert len(seen) == 7 and min(seen.values()) >= 5, seen
 
@@ -230,11 +198,11 @@ def test_the_rules_that_the_broken_ones_change_are_lossless(rule):
 def test_expected_accepted_tokens_are_the_sum_of_the_nodes_path_probabilities(one_round):
     """Test 3, acceptance identity: E[accepted] = sum over nodes but the root of p(path), the most that is possible."""
     for seed in SEEDS:
-        for text in ((), *product(range(World(seed).vocab), repeat=1)):
+        for text in ((), *product(context(seed, ()).words, repeat=1)):
             here = context(seed, text)
             reached = [Fraction(1)]  # p(path to node)
             for v in range(1, len(here.tree)):
                 parent, token = int(here.tree.parent[v]), int(here.tree.token[v])
-                reached.append(reached[parent] * here.p(parent)[token])
+                reached.append(reached[parent] * here.at(parent).p[token])
             expected = sum(probability * (len(emitted) - 1) for emitted, probability in one_round(here).items())
             assert expected == sum(reached[1:]), f"E[accepted] = {expected}, not {sum(reached[1:])}"
