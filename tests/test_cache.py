@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from conftest import tree_of
 
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import InputError
-from fspad_ref.tree import ancestors
 
 
 def test_keep_gathers_in_place_even_where_source_and_destination_overlap():
@@ -15,10 +15,9 @@ def test_keep_gathers_in_place_even_where_source_and_destination_overlap():
         keys, values = cache.write(layer, numbers + 100 * layer, -numbers)
     assert keys.shape == (1, 1, 8, 1) and cache.length == 8
     cache.keep(3, torch.tensor([0, 1, 2, 4]))
-    assert cache.length == 7, "law broken: keep() leaves the prefix and as many entries as it was given rows"
-    keys, values = cache.kv[0, 0, 0, 0, :7, 0].tolist(), cache.kv[1, 1, 0, 0, :7, 0].tolist()
-    assert keys == [0, 1, 2, 3, 4, 5, 7], f"law broken: keep() gathers the kept rows to the front; found {keys}"
-    assert values == [0, -1, -2, -3, -4, -5, -7], f"law broken: keep() gathers every layer; found {values}"
+    assert cache.length == 7, "the prefix stays, and as many entries as there are rows"
+    assert cache.kv[0, 0, 0, 0, :7, 0].tolist() == [0, 1, 2, 3, 4, 5, 7]
+    assert cache.kv[1, 1, 0, 0, :7, 0].tolist() == [0, -1, -2, -3, -4, -5, -7], "every layer, keys and values"
 
 
 def test_writing_beyond_the_capacity_is_refused():
@@ -29,31 +28,20 @@ def test_writing_beyond_the_capacity_is_refused():
 
 def test_target_with_cache_equals_target_without(target):
     ids = torch.arange(2, 20)[None]
-    whole = target.features(ids)
     cache = target.new_cache(30)
     parts = torch.cat([target.features(part, cache=cache) for part in ids.split([5, 1, 8, 4], dim=1)], dim=1)
-    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(parts, target.features(ids), rtol=0, atol=1e-6)
 
 
-def test_tree_forward_equals_one_forward_a_path_and_keep_equals_a_fresh_prefill(target):
-    prefix = torch.arange(2, 9)[None]
-    parent = torch.tensor([0, 0, 0, 1, 1, 2, 4])
-    depth = torch.tensor([0, 1, 1, 2, 2, 2, 3])
-    tokens = torch.tensor([3, 5, 7, 9, 11, 13, 15])
-    above = ancestors(parent, 3)
+def test_tree_forward_equals_one_forward_per_path_and_keep_equals_a_fresh_prefill(target):
+    prefix, tree = torch.arange(2, 9)[None], tree_of([3, 5, 7, 9, 11, 13, 15], [0, 0, 0, 1, 1, 2, 4])
     cache = target.new_cache(30)
     target.features(prefix, cache=cache)
-    features = target.tree_features(tokens, depth, above, cache)
+    features = target.tree_features(tree.token, tree.depth, tree.ancestors, cache)
     for v in range(7):
-        path = above[v].nonzero().flatten()
-        alone = target.features(torch.cat((prefix, tokens[path][None]), dim=1))[0, -1]
-        assert features[v].allclose(alone, rtol=0, atol=1e-6), (
-            f"law broken: the tree forward gives node {v} another feature than a forward of its path alone"
-        )
-    path = above[6].nonzero().flatten()
-    cache.keep(7, path)
-    fresh = target.new_cache(30)
-    target.features(torch.cat((prefix, tokens[path][None]), dim=1), cache=fresh)
-    assert cache.length == fresh.length, "law broken: after keep() the cache holds prefix and path"
-    ours, theirs = (one.kv[..., : fresh.length, :] for one in (cache, fresh))
-    assert ours.allclose(theirs, rtol=0, atol=1e-6), "law broken: after keep() the cache equals a fresh prefill"
+        path = tree.ancestors[v].nonzero().flatten()
+        fresh, text = target.new_cache(30), torch.cat((prefix, tree.token[path][None]), dim=1)
+        torch.testing.assert_close(features[v], target.features(text, cache=fresh)[0, -1], rtol=0, atol=1e-6)
+    cache.keep(7, path)  # of the last node, 0 - 1 - 4 - 6
+    assert cache.length == fresh.length == 11
+    torch.testing.assert_close(cache.kv[..., :11, :], fresh.kv[..., :11, :], rtol=0, atol=1e-6)

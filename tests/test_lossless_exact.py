@@ -1,10 +1,11 @@
-"""Losslessness, exactly: the law of the emitted text by enumeration, in rational numbers, for both verification rules.
+"""Tests 1 to 3, losslessness exactly: the distribution of the emitted text, enumerated in rational numbers.
 
     total variation = 1/2 sum over texts |P(rule emits text) - P(target writes text)| = 0        not small: zero
 
-A text has several tokens and is written round by round, each round with the tree that belongs to the text so far; so
-its law goes through accepted tokens, bonus tokens and later rounds. Random targets depend on the whole text and have
-zeros and ties. The rules are the package's own: only the source of chance is replaced by one that tries everything.
+A text has several tokens and is written round by round, each round with the tree that belongs to the text so far. So
+its distribution includes accepted tokens, bonus tokens and later rounds. The targets are random, depend on the whole
+text, and have zeros and ties. `verify` and `verify_by_rejection` are the package's own; only the source of chance is
+replaced by one that tries everything.
 """
 
 import math
@@ -16,95 +17,66 @@ from itertools import product
 
 import pytest
 import torch
-from broken_rules import BROKEN_RULES, SampledChildren, Textbook, normalised
+from conftest import tree_of
 
-from fspad_ref import DraftTree
-from fspad_ref.teaching.exact import law_of, law_of_text, total_variation
-from fspad_ref.tree import ancestors
+from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place
+from fspad_ref.teaching.exact import law_of, law_of_text, normalised, total_variation
 from fspad_ref.verify import verify, verify_by_rejection
 
 LEVELS = 3
+SIZES = ((3, 4, 6), (4, 4, 5), (5, 3, 4))  # vocabulary, length of texts, most nodes of a tree
 SEEDS, FEW_SEEDS = range(30), range(12)
 
-# --- random worlds ---------------------------------------------------------------------------------------------------
-
-
-class World:
-    """For every text a target's law, a draft's law and a draft tree: functions of (seed, text) alone."""
-
-    def __init__(self, seed: int):
-        self.seed = seed
-        self.vocab, self.length, self.nodes = ((3, 4, 6), (4, 4, 5), (5, 3, 4))[seed % 3]
-
-    def dice(self, *key) -> random.Random:
-        return random.Random(repr((self.seed, *key)))
-
-    def raw(self, text: tuple) -> list[Fraction]:
-        """The target before processing: weights from 0 to 3, so zeros and ties abound."""
-        dice = self.dice("target", text)
-        weights = [dice.randint(0, 3) for _ in range(self.vocab)]
-        weights[dice.randrange(self.vocab)] += 1  # never all zero
-        return normalised(weights)
-
-    def p(self, text: tuple) -> list[Fraction]:
-        """The target at temperature 1/2: softmax(2 log raw), the normalised squares."""
-        return normalised([weight**2 for weight in self.raw(text)])
-
-    def q(self, text: tuple) -> list[Fraction]:
-        """The draft: a softmax, so nowhere zero."""
-        dice = self.dice("draft", text)
-        return normalised([dice.randint(1, 4) for _ in range(self.vocab)])
-
-    def tree(self, text: tuple) -> DraftTree:
-        """A random tree of 1 to `nodes` nodes and at most LEVELS levels; siblings distinct, parents first."""
-        dice = self.dice("tree", text)
-        token, parent, depth = [dice.randrange(self.vocab)], [0], [0]
-        for _ in range(dice.randint(0, self.nodes - 1)):
-            free = [
-                (v, w)
-                for v in range(len(token))
-                for w in range(self.vocab)
-                if depth[v] < LEVELS and (v, w) not in zip(parent[1:], token[1:], strict=True)
-            ]
-            v, w = dice.choice(free)
-            token, parent, depth = [*token, w], [*parent, v], [*depth, depth[v] + 1]
-        token, parent, depth = (torch.tensor(x) for x in (token, parent, depth))
-        return DraftTree(token, parent, depth, torch.zeros(len(token)), ancestors(parent, LEVELS))
+# ---- random worlds ----
 
 
 class Context:
-    """A text, its tree, and the laws p, raw and q after every node of the tree."""
+    """What follows a text in world `seed`: distributions over the next token, and a draft tree.
 
-    def __init__(self, world: World, text: tuple):
-        self.tree = world.tree(text)
-        token, parent = self.tree.token.tolist(), self.tree.parent.tolist()
-        self.text = [text]  # of every node
-        for v in range(1, len(token)):
-            self.text.append((*self.text[parent[v]], token[v]))
-        # p(v), raw(v), q(v)
-        self.p, self.raw, self.q = (
-            cache(lambda node, law=law: law(self.text[node])) for law in (world.p, world.raw, world.q)
-        )
+    raw: the target at temperature 1, weights from 0 to 4, so zeros and ties abound; p: at temperature 1/2, which is
+    softmax(2 log raw), the normalised squares; q: the draft, a softmax, so nowhere zero. The tree has at most LEVELS
+    levels; siblings are distinct, parents come first. All are functions of (seed, text).
+    """
+
+    def __init__(self, seed: int, text: tuple):
+        self.seed, dice = seed, random.Random(repr((seed, text)))
+        vocab, self.length, most = SIZES[seed % 3]
+        self.words = range(vocab)
+        weights = [dice.randint(0, 3) for _ in self.words]
+        weights[dice.randrange(vocab)] += 1  # never all zero
+        self.raw, self.p = normalised(weights), normalised([weight**2 for weight in weights])
+        self.q = normalised([dice.randint(1, 4) for _ in self.words])
+        token, parent = [dice.randrange(vocab)], [0]
+        self.text, self.children = [text], [{}]  # of every node; {token: child}
+        for v in range(1, dice.randint(1, most)):
+            free = [(u, w) for u in range(v) for w in self.words if w not in self.children[u]]
+            u, w = dice.choice([(u, w) for u, w in free if len(self.text[u]) - len(text) < LEVELS])
+            self.children[u][w] = v
+            token, parent = [*token, w], [*parent, u]
+            self.text, self.children = [*self.text, (*self.text[u], w)], [*self.children, {}]
+        self.tree = tree_of(token, parent)
+
+    def at(self, node: int) -> "Context":
+        """The context of the text that ends at `node`."""
+        return context(self.seed, self.text[node])
+
+    def place(self, node: int) -> Place:
+        """The node as the book describes it to a rule."""
+        here = self.at(node)
+        words, guesses = tuple(map(str, self.words)), tuple(self.children[node])
+        return Place(words, tuple(here.p), tuple(here.raw), tuple(here.q), guesses)
 
 
-@cache
-def context(seed: int, text: tuple) -> Context:
-    """All rules meet the same contexts, so each is made once."""
-    return Context(World(seed), text)
+context = cache(Context)  # all rules meet the same contexts
 
 
-# --- the law of one round: {emitted tokens: probability} -------------------------------------------------------------
-
-
-def plain(here: Context) -> dict:
-    """No draft: one token from p."""
-    return {(token,): p for token, p in enumerate(here.p(0)) if p}
+# ---- the distribution of one round: {emitted tokens: probability} ----
 
 
 def by_walking(here: Context) -> dict:
     """`verify` on all ways, up to V^N, in which N nodes can draw their tokens: y comes with prod_v p_v(y_v)."""
     tree = here.tree
-    p = [here.p(node) for node in range(len(tree))]
+    p = [here.at(node).p for node in range(len(tree))]
     possible = [[token for token in range(len(row)) if row[token]] for row in p]
     draws = torch.tensor(list(product(*possible)))  # (ways, N)
 
@@ -113,113 +85,124 @@ def by_walking(here: Context) -> dict:
         return verdict.accepted, verdict.tokens
 
     accepted, tokens = torch.vmap(outcome)(draws)  # (ways,), (ways, LEVELS + 1)
-    law = defaultdict(Fraction)
+    found = defaultdict(Fraction)
     for y, a, emitted in zip(draws.tolist(), accepted.tolist(), tokens.tolist(), strict=True):
-        law[tuple(emitted[: a + 1])] += _product(p[v][y[v]] for v in range(len(y)))
-    return law
-
-
-def _product(fractions) -> Fraction:
-    fractions = list(fractions)
-    return Fraction(math.prod(f.numerator for f in fractions), math.prod(f.denominator for f in fractions))
+        chances = [p[v][token] for v, token in enumerate(y)]
+        above, below = (math.prod(getattr(c, part) for c in chances) for part in ("numerator", "denominator"))
+        found[tuple(emitted[: a + 1])] += Fraction(above, below)
+    return found
 
 
 def by_rejection(here: Context) -> dict:
     """`verify_by_rejection` on every sequence of coins and draws."""
 
     def experiment(choose):
-        path, bonus = verify_by_rejection(here.tree, here.p, lambda p: choose([p, 1 - p]) == 0, choose)
+        path, bonus = verify_by_rejection(here.tree, lambda v: here.at(v).p, lambda p: choose([p, 1 - p]) == 0, choose)
         return (*here.tree.token[path].tolist(), bonus)
 
     return law_of(experiment)
 
 
-# --- the law of a text -----------------------------------------------------------------------------------------------
+def by_rule(rule):
+    """A rule of the book at every node: step to the child with the emitted token, until there is none."""
+
+    def emitted(here: Context, node: int = 0) -> dict:
+        found = defaultdict(Fraction)
+        for token, chance in law_of(lambda choose: rule(here.place(node), choose)).items():
+            child = here.children[node].get(token)
+            for rest, probability in ({(): 1} if child is None else emitted(here, child)).items():
+                found[token, *rest] += chance * probability
+        return found
+
+    return emitted
 
 
-def law_of_world(seed: int, one_round) -> dict:
-    """{text: probability} for the first tokens in world `seed`, round after round; what goes beyond is cut off."""
-
-    def after(text: tuple) -> dict:
-        law = one_round(context(seed, text))
-        assert () not in law, "law broken: a round emitted nothing"
-        return law
-
-    return law_of_text(after, (), World(seed).length)
-
-
-def distance_from_target(one_round, seed: int) -> Fraction:
-    return total_variation(law_of_world(seed, one_round), targets_law(seed))
+# ---- the distribution of a text ----
 
 
 @cache
-def targets_law(seed: int) -> dict:
-    return law_of_world(seed, plain)
+def targets_distribution(seed: int) -> dict:
+    """{text: probability} of the texts of world `seed`: the product of p along each."""
+    start = context(seed, ())
+    texts = product(start.words, repeat=start.length)
+    chances = {text: math.prod(context(seed, text[:i]).p[w] for i, w in enumerate(text)) for text in texts}
+    return {text: chance for text, chance in chances.items() if chance}
 
 
-# --- 1: the rules are lossless ---------------------------------------------------------------------------------------
+def distance_from_target(one_round, seed: int) -> Fraction:
+    """Of the texts that are written round after round; what goes beyond the length is cut off."""
+    found = law_of_text(lambda text: one_round(context(seed, text)), (), context(seed, ()).length)
+    return total_variation(found, targets_distribution(seed))
+
+
+# ---- 1: the rules are lossless ----
 
 
 @pytest.mark.parametrize("one_round", [by_walking, by_rejection])
-def test_the_emitted_text_has_exactly_the_targets_law(one_round):
+def test_the_emitted_text_has_exactly_the_targets_distribution(one_round):
+    """Test 1, exhaustive branching."""
     for seed in SEEDS:
         distance = distance_from_target(one_round, seed)
-        off = f"{one_round.__name__} is {float(distance):.3g} off in world {seed}"
-        assert distance == 0, f"law broken: the emitted text has exactly the target's law; {off}"
+        assert distance == 0, f"{one_round.__name__}: total variation {float(distance):.3g} in world {seed}, not 0"
 
 
 def test_the_worlds_hold_what_can_go_wrong():
     """Zeros, ties, siblings, chains, trees of the root alone; and several rounds in most texts."""
     seen = Counter()
     for seed in SEEDS:
-        world = World(seed)
-        seen["second round"] += any(len(emitted) < world.length for emitted in by_rejection(context(seed, ())))
-        for text in ((), *product(range(world.vocab), repeat=1), *product(range(world.vocab), repeat=2)):
-            p, tree = world.p(text), world.tree(text)
-            children = Counter(tree.parent[1:].tolist())
+        start = context(seed, ())
+        seen["second round"] += any(len(emitted) < start.length for emitted in by_rejection(start))
+        for text in ((), *product(start.words, repeat=1), *product(start.words, repeat=2)):
+            p, tree, children = context(seed, text).p, context(seed, text).tree, context(seed, text).children
             seen["zero"] += 0 in p
             seen["tie at the top"] += p.count(max(p)) > 1
             seen["certainty"] += 1 in p
             seen["root alone"] += len(tree) == 1
-            seen["three siblings"] += max(children.values(), default=0) >= 3
+            seen["three siblings"] += max(map(len, children)) >= 3
             seen["full depth"] += int(tree.depth.max()) == LEVELS
     assert len(seen) == 7 and min(seen.values()) >= 5, seen
 
 
-# --- 2: the test can tell --------------------------------------------------------------------------------------------
+# ---- 2: the test can tell ----
 
 
-def as_round(rule):
-    return lambda here: law_of(lambda choose: tuple(rule(here, choose).emit()))
+@pytest.mark.parametrize("name", BROKEN)
+def test_every_broken_rule_is_caught(name):
+    """Test 2, mutation kill: the book's broken rules (fspad_ref/teaching/broken.py) must fail test 1."""
+    distances = [float(distance_from_target(by_rule(BROKEN[name]), seed)) for seed in FEW_SEEDS]
+    print(f"\n{name}: caught in {sum(map(bool, distances))} of {len(distances)} worlds, up to {max(distances):.3f}")
+    assert max(distances) > 0.05, f"the exact test does not see what is wrong with: {name}"
 
 
-@pytest.mark.parametrize("rule", BROKEN_RULES, ids=lambda rule: rule.__name__)
-def test_every_broken_rule_is_caught(rule):
-    distances = [float(distance_from_target(as_round(rule), seed)) for seed in FEW_SEEDS]
-    caught = sum(distance > 0 for distance in distances)
-    worst = max(distances)
-    print(f"\n{rule.__name__}: caught in {caught} of {len(distances)} worlds, total variation up to {worst:.3f}")
-    assert worst > 0.05, f"the exact test does not see what is wrong with {rule.__name__}"
+def sampled_children(place: Place, choose) -> int:
+    """Two guesses drawn from q, scored against q: lossless. Picking one of them breaks it ("drawn, then picked")."""
+    residual = list(place.p)
+    for guess in (choose(place.q), choose(place.q)):
+        chance = min(Fraction(1), residual[guess] / place.q[guess])
+        if choose([chance, 1 - chance]) == 0:
+            return guess
+        residual = normalised([max(p - q, 0) for p, q in zip(residual, place.q, strict=True)])
+    return choose(residual)
 
 
-@pytest.mark.parametrize("rule", [Textbook, SampledChildren], ids=lambda rule: rule.__name__)
-def test_the_patterns_that_the_broken_rules_deviate_from_are_right(rule):
-    """Else a broken rule might be caught for a fault of its pattern."""
-    assert all(distance_from_target(as_round(rule), seed) == 0 for seed in FEW_SEEDS)
+@pytest.mark.parametrize("rule", [*LOSSLESS.values(), sampled_children], ids=lambda rule: rule.__name__)
+def test_the_rules_that_the_broken_ones_change_are_lossless(rule):
+    """Else a broken rule might be caught for another fault."""
+    assert all(distance_from_target(by_rule(rule), seed) == 0 for seed in FEW_SEEDS)
 
 
-# --- 3: how much is accepted -----------------------------------------------------------------------------------------
+# ---- 3: how much is accepted ----
 
 
 @pytest.mark.parametrize("one_round", [by_walking, by_rejection])
 def test_expected_accepted_tokens_are_the_sum_of_the_nodes_path_probabilities(one_round):
-    """E[accepted] = sum over all nodes but the root of p(path to node): no verifier gets more out of a fixed tree."""
+    """Test 3, acceptance identity: E[accepted] = sum over nodes but the root of p(path), the most that is possible."""
     for seed in SEEDS:
-        for text in ((), *product(range(World(seed).vocab), repeat=1)):
+        for text in ((), *product(context(seed, ()).words, repeat=1)):
             here = context(seed, text)
             reached = [Fraction(1)]  # p(path to node)
             for v in range(1, len(here.tree)):
                 parent, token = int(here.tree.parent[v]), int(here.tree.token[v])
-                reached.append(reached[parent] * here.p(parent)[token])
+                reached.append(reached[parent] * here.at(parent).p[token])
             expected = sum(probability * (len(emitted) - 1) for emitted, probability in one_round(here).items())
-            assert expected == sum(reached[1:]), f"law broken: E[accepted] = {expected}, not {sum(reached[1:])}"
+            assert expected == sum(reached[1:]), f"E[accepted] = {expected}, not {sum(reached[1:])}"

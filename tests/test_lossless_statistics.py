@@ -1,11 +1,12 @@
-"""Losslessness of the real loop: thousands of short texts from `speculative_generate`, against the exact law.
+"""Tests 5 and 6, losslessness of the real loop: thousands of short texts against their exact distribution.
 
-    G = 2 sum over texts O ln(O / E)        O observed, E = runs * law(text); under the law G ~ chi2(cells - 1)
+    G = 2 sum over texts O ln(O / E)        O observed, E = runs * P(text); if P is true, G ~ chi2(cells - 1)
 
-A text has 4 tokens out of 3, so its joint law is a list of at most 81 numbers. The stand-ins below replace the two
-networks by tables, which makes a run quick and its law known; the loop, the tree, the noise, the draws, the
-verification, the cache and its compaction are the package's own. The table target reads its context back from the
-cache's entries, so an entry kept wrongly changes the law. Three drafts take turns, with trees of different shape.
+A text has 4 tokens out of 3, so its joint distribution is a list of at most 81 numbers. The stand-ins below replace the
+two networks by tables, which makes a run quick and its distribution known; the loop, the tree, the noise, the draws,
+the verification, the cache and its compaction are the package's own. The table target reads its context back from the
+cache's entries, so an entry kept wrongly changes the distribution. Three drafts take turns, with trees of different
+shape, none of which look at the noise.
 
 Noise is keyed by (seed, position). Making it costs more than the rest of a run, and makes 32 positions at once; so
 seven runs share a seed, each at a place of its own in the text: their prompts have 1, 5, 9 ... 25 tokens.
@@ -14,34 +15,30 @@ seven runs share a seed, each at a place of its own in the text: their prompts h
 import math
 import random
 from collections import Counter
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from itertools import product
-from types import SimpleNamespace
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from conftest import TextDraft
 from scipy.special import chndtrinc
-from scipy.stats import chi2
+from scipy.stats import chi2, power_divergence
 
 import fspad_ref.generate
-from fspad_ref import Draft, SamplingConfig, Target, TreeConfig, speculative_generate
+from fspad_ref import SamplingConfig, Target, TreeConfig, speculative_generate
 from fspad_ref.cache import KVCache
-from fspad_ref.draft import DraftOutput
-from fspad_ref.generate import Chooser
-from fspad_ref.sampling import GumbelNoise, choose, process_logits
+from fspad_ref.sampling import GumbelNoise
 
 LENGTH = 4
 V, FILLER = 4, 3  # tokens 0, 1, 2, and one that fills prompts and has probability 0 everywhere
 PLACES = 7  # prompts of one seed
 TEMPERATURE = 0.5
 ALPHA, POWER = 1e-6, 0.999
-TEXTS = list(product(range(FILLER), repeat=LENGTH))
 
 
-# --- a target and a draft made of tables -----------------------------------------------------------------------------
+# ---- a target and a draft made of tables ----
 
 
 def weights(text: tuple) -> list[int]:
@@ -53,15 +50,23 @@ def weights(text: tuple) -> list[int]:
     return [*row, 0]
 
 
+@cache
+def logits(text: tuple) -> list[float]:
+    """The target's logits after prompt and text: the log weights, whatever the prompt."""
+    row = weights(tuple(token for token in text if token != FILLER))
+    return [math.log(weight) if weight else -math.inf for weight in row]
+
+
 def p(text: tuple) -> list[float]:
-    """The law of the token after `text`: at temperature 1/2 the normalised squares."""
+    """The distribution of the token after `text`: at temperature 1/2 the normalised squares."""
     squares = [weight**2 for weight in weights(text)]
     return [square / sum(squares) for square in squares]
 
 
-def law() -> dict[tuple, float]:
-    """The exact joint law of the texts, those of probability 0 left out."""
-    joint = {text: math.prod(p(text[:i])[text[i]] for i in range(LENGTH)) for text in TEXTS}
+def exact_distribution() -> dict[tuple, float]:
+    """The joint distribution of the texts, those of probability 0 left out."""
+    texts = product(range(FILLER), repeat=LENGTH)
+    joint = {text: math.prod(p(text[:i])[text[i]] for i in range(LENGTH)) for text in texts}
     return {text: probability for text, probability in joint.items() if probability}
 
 
@@ -70,19 +75,13 @@ class TableTarget(Target):
 
     vocab_size, max_positions, device, dtype = V, 64, torch.device("cpu"), torch.float64
 
+    lm_head = torch.nn.Identity()
+
     def __init__(self):
-        self.lm_head = torch.nn.Identity()
-        self.rows = {}
+        pass
 
     def new_cache(self, capacity, batch=1):
         return KVCache(1, 1, 1, capacity, dtype=self.dtype)
-
-    def row(self, text: tuple) -> list[float]:
-        """The logits after `text`, looked up or made; only what follows the prompt matters."""
-        text = tuple(token for token in text if token != FILLER)
-        if text not in self.rows:
-            self.rows[text] = [math.log(weight) if weight else -math.inf for weight in weights(text)]
-        return self.rows[text]
 
     def features(self, input_ids, attention_mask=None, cache=None):
         new = input_ids.shape[1]
@@ -95,25 +94,7 @@ class TableTarget(Target):
         text = [int(token) for token in cache.write(0, entries, entries)[0].flatten().tolist()]
         rows = ancestors.tolist()
         path = [tuple(text[held + w] for w in range(len(rows)) if row[w]) for row in rows]
-        return torch.tensor([self.row((*text[:held], *nodes)) for nodes in path], dtype=self.dtype)  # (N, V)
-
-
-class TableDraft(Draft):
-    """q depends on the last token alone. One table is like the target, one random, one as wrong as can be."""
-
-    def __init__(self, target: TableTarget, table):
-        torch.nn.Module.__init__(self)
-        self._target, self.table = (target,), torch.tensor(table, dtype=target.dtype).log()
-        self.config = SimpleNamespace(vocab_size=V)
-
-    def new_cache(self, capacity, batch=1):
-        return KVCache(1, 1, 1, capacity, dtype=self.table.dtype)
-
-    def forward(self, features, next_token_ids, attention_mask=None, *, positions=None, cache=None):
-        entries = next_token_ids.double()[:, None, :, None]
-        cache.write(0, entries, entries)
-        q = F.embedding(next_token_ids, self.table)  # (B, T) -> (B, T, V)
-        return DraftOutput(q, q)
+        return torch.tensor([logits((*text[:held], *nodes)) for nodes in path], dtype=self.dtype)  # (N, V)
 
 
 TARGET = TableTarget()
@@ -122,26 +103,27 @@ RANDOM = [[0.6, 0.3, 0.1], [0.1, 0.6, 0.3], [0.3, 0.1, 0.6]]
 WRONG = [[1 - x for x in row[:FILLER]] for row in SIMILAR]
 
 
-def draft_of(table) -> TableDraft:
-    return TableDraft(TARGET, [[*row[:FILLER], 0.001] for row in table] + [[1.0] * V])
+def table_draft(table) -> TextDraft:
+    """q depends on the last token alone. One table is like the target, one random, one as wrong as can be."""
+    logits = torch.tensor([[*row[:FILLER], 0.001] for row in table] + [[1.0] * V], dtype=torch.float64).log()
+    return TextDraft(TARGET, lambda texts: logits[[text[-1] for text in texts]], FILLER)
 
 
 DRAFTS = [
-    (draft_of(SIMILAR), TreeConfig(top_k=2, depth=1, total_tokens=6)),
-    (draft_of(RANDOM), TreeConfig(top_k=1, depth=1, total_tokens=3)),
-    (draft_of(WRONG), TreeConfig(top_k=3, depth=1, total_tokens=7)),
+    (table_draft(SIMILAR), TreeConfig(top_k=2, depth=1, total_tokens=6)),
+    (table_draft(RANDOM), TreeConfig(top_k=1, depth=1, total_tokens=3)),
+    (table_draft(WRONG), TreeConfig(top_k=3, depth=1, total_tokens=7)),
 ]
 
 
-# --- the runs --------------------------------------------------------------------------------------------------------
+# ---- the runs ----
 
 
-def runs(count: int, chooser: type[Chooser] = Chooser) -> list[tuple[tuple, list[int]]]:
+def runs(count: int, noise: type[GumbelNoise] = GumbelNoise) -> list[tuple[tuple, list[int]]]:
     """`count` runs of the real loop: (text, drafted tokens accepted in each round)."""
     results = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fspad_ref.generate, "Chooser", chooser)
-        patch.setattr(fspad_ref.generate, "GumbelNoise", lru_cache(1)(GumbelNoise))  # runs of one seed share it
+        patch.setattr(fspad_ref.generate, "GumbelNoise", lru_cache(1)(noise))  # runs of one seed share it
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes are checked by all other tests
         for run in range(count):
             seed, place = divmod(run, PLACES)
@@ -152,92 +134,74 @@ def runs(count: int, chooser: type[Chooser] = Chooser) -> list[tuple[tuple, list
     return results
 
 
-class KeyedByDepth(Chooser):
+class KeyedByDepth(GumbelNoise):
     """A mutant: noise keyed by the depth in the tree, not by the position in the text. Every round starts it anew.
 
-    Each single token still has the right law - only not jointly with the tokens of other rounds.
+    Each single token still has the right distribution, only not jointly with the tokens of other rounds.
     """
 
-    def every_node(self, logits, tree, text, levels):
-        self.first = getattr(self, "first", text.shape[1])
-        return choose(process_logits(logits, self.config), self.noise.rows(self.first, levels + 1)[tree.depth])
+    def rows(self, first, count):
+        start = first - (first - 2) % LENGTH  # of the first tree: prompts have 1, 5, 9 ... tokens
+        return super().rows(start if count > 1 else first, count)
 
 
 @pytest.fixture(scope="module")
 def honest(request):
     """The runs that both tests look at. Option --long: enough for a total variation of 0.01."""
     shift = 0.01 if request.config.getoption("--long", default=False) else 0.05
-    return runs(runs_needed(len(law()) - 1, shift))
+    return runs(runs_needed(len(exact_distribution()) - 1, shift))
 
 
-@pytest.fixture(scope="module")
-def mutant():
-    """A few runs are plenty for so coarse a fault."""
-    return runs(1000, KeyedByDepth)
+# ---- the G-test, and how many runs it needs ----
 
 
-# --- the G-test, and how many runs it needs --------------------------------------------------------------------------
-
-
-def g_statistic(observed: dict, expected: dict) -> float:
-    """2 sum O ln(O / E); infinite if something impossible was observed."""
-    if any(count and not expected.get(cell) for cell, count in observed.items()):
-        return math.inf
-    return 2 * sum(count * math.log(count / expected[cell]) for cell, count in observed.items() if count)
+g_test = partial(power_divergence, lambda_="log-likelihood")  # (observed, expected): .statistic is G
 
 
 def runs_needed(freedom: int, shift: float) -> int:
-    """Runs with which a G-test at level ALPHA sees a law `shift` away in total variation with probability POWER.
+    """Runs with which a G-test at level ALPHA sees a total variation of `shift` with probability POWER.
 
-    For a law off by `shift`, G is about a noncentral chi2 with noncentrality 2 n KL, and KL >= 2 shift^2 (Pinsker).
+    For a distribution off by `shift`, G ~ noncentral chi2 with noncentrality 2 n KL, and KL >= 2 shift^2 (Pinsker).
     """
     noncentrality = chndtrinc(chi2.isf(ALPHA, freedom), freedom, 1 - POWER)
     return math.ceil(noncentrality / (4 * shift**2))
 
 
 def test_the_power_is_as_calculated():
-    """The law itself passes; a law 0.05 away, the hardest to see, is rejected: 1,000 simulated experiments each."""
-    exact = np.array(list(law().values()))
+    """Of 1,000 simulated experiments each: the exact distribution passes, the hardest to see 0.05 away is rejected."""
+    exact = np.array(list(exact_distribution().values()))
     count, limit = runs_needed(len(exact) - 1, 0.05), chi2.isf(ALPHA, len(exact) - 1)
     assert exact.sum() == pytest.approx(1) and (exact * count).min() >= 5  # chi2 is a fair approximation
-    shifted = exact * _halves(exact, 0.05)
+    low = np.zeros(len(exact), dtype=bool)  # about half of the probability, which the shift lowers; the rest it raises
+    for cell in np.argsort(-exact):
+        low[cell] = exact[low].sum() + exact[cell] <= 0.5
+    shifted = exact * np.where(low, 1 - 0.05 / exact[low].sum(), 1 + 0.05 / exact[~low].sum())
     assert np.abs(shifted - exact).sum() / 2 == pytest.approx(0.05)
     print(f"\n{len(exact)} texts, {count} runs for a total variation of 0.05 at level {ALPHA}, power {POWER}")
     for truth, least, most in ((exact, 0, 0), (shifted, 990, 1000)):
         samples = np.random.default_rng(0).multinomial(count, truth, size=1000)
-        rejected = sum(g_statistic(dict(enumerate(row)), dict(enumerate(exact * count))) > limit for row in samples)
-        assert least <= rejected <= most
+        assert least <= sum(g_test(row, exact * count).statistic > limit for row in samples) <= most
 
 
-def _halves(exact: np.ndarray, shift: float) -> np.ndarray:
-    """Factors that lower about half of the probability and raise the other, by `shift` each."""
-    order = np.argsort(-exact)
-    low = np.zeros(len(exact), dtype=bool)
-    for cell in order:  # the larger ones first, each to the lighter side
-        low[cell] = exact[low].sum() + exact[cell] <= 0.5
-    return np.where(low, 1 - shift / exact[low].sum(), 1 + shift / exact[~low].sum())
+# ---- 5: the joint distribution ----
 
 
-# --- 5: the joint law ------------------------------------------------------------------------------------------------
+def p_value_of_the_joint_distribution(results) -> float:
+    exact, observed = exact_distribution(), Counter(text for text, _ in results)
+    if observed.keys() - exact.keys():  # a text that is impossible
+        return 0.0
+    counts, expected = [observed[text] for text in exact], [len(results) * chance for chance in exact.values()]
+    return g_test(counts, expected).pvalue
 
 
-def p_value_of_joint_law(results) -> float:
-    observed = Counter(text for text, _ in results)
-    expected = {text: len(results) * probability for text, probability in law().items()}
-    return chi2.sf(g_statistic(observed, expected), len(expected) - 1)
-
-
-def test_texts_of_the_real_loop_follow_the_exact_joint_law(honest):
-    value = p_value_of_joint_law(honest)
+def test_texts_of_the_real_loop_have_the_exact_joint_distribution(honest):
+    """Test 5, the joint G-test: enough runs for a total variation of 0.05 (0.01 with --long)."""
+    value = p_value_of_the_joint_distribution(honest)
     print(f"\n{len(honest)} runs, p-value {value:.3f}")
-    assert value > ALPHA, f"law broken: the joint law of {LENGTH} tokens is not the target's (p-value {value:.1e})"
+    assert value > ALPHA, f"the joint distribution of {LENGTH} tokens is not the target's (p-value {value:.1e})"
 
 
-def test_the_joint_test_catches_a_biased_mutant(mutant):
-    assert p_value_of_joint_law(mutant) < ALPHA
-
-
-# --- 6: what comes next does not depend on how much was accepted -----------------------------------------------------
+# ---- 6: what comes next does not depend on how much was accepted ----
 
 
 def p_values_by_accepted_length(results) -> dict[int, float]:
@@ -251,21 +215,26 @@ def p_values_by_accepted_length(results) -> dict[int, float]:
                 cells.setdefault((a, text[:end]), Counter())[text[end]] += 1
     G, freedom = Counter(), Counter()
     for (a, so_far), observed in cells.items():
-        law_here, count = p(so_far), observed.total()
-        expected = {token: count * x for token, x in enumerate(law_here) if x}
-        if min(expected.values()) >= 5:
-            G[a] += g_statistic(observed, expected)
-            freedom[a] += len(expected) - 1
+        possible = [token for token, chance in enumerate(p(so_far)) if chance]
+        assert observed.keys() <= set(possible)
+        expected = [observed.total() * p(so_far)[token] for token in possible]
+        if min(expected) >= 5:
+            G[a] += g_test([observed[token] for token in possible], expected).statistic
+            freedom[a] += len(possible) - 1
     return {a: chi2.sf(G[a], freedom[a]) for a in sorted(G)}
 
 
-def test_the_next_token_has_law_p_whatever_was_accepted(honest):
+def test_the_next_token_has_distribution_p_whatever_was_accepted(honest):
+    """Test 6, round independence."""
     values = p_values_by_accepted_length(honest)
     print("\np-values by accepted length:", {a: f"{value:.3f}" for a, value in values.items()})
     assert list(values) == [0, 1]  # of 4 tokens the prefill writes 1: after 2 accepted and a bonus nothing is left
     for a, value in values.items():
-        assert value > ALPHA, f"law broken: after {a} accepted tokens the next is not drawn from p ({value:.1e})"
+        assert value > ALPHA, f"after {a} accepted tokens the next one is not drawn from p ({value:.1e})"
 
 
-def test_the_independence_test_catches_a_biased_mutant(mutant):
+def test_both_tests_catch_a_biased_mutant():
+    """A few runs are plenty for so coarse a fault."""
+    mutant = runs(1000, KeyedByDepth)
+    assert p_value_of_the_joint_distribution(mutant) < ALPHA
     assert min(p_values_by_accepted_length(mutant).values()) < ALPHA

@@ -1,4 +1,4 @@
-"""One place turns logits into tokens: its noise is numpy's Philox, its law is p, its bounds are enforced."""
+"""One place turns logits into tokens: its noise is numpy's Philox, its distribution is p, its bounds are enforced."""
 
 import math
 
@@ -18,76 +18,61 @@ def test_philox_is_numpys(seed):
     ours = torch.stack(words, dim=-1).flatten().numpy().view(np.uint64)
     # numpy counts up before its first block, so its block 1 is the first it emits
     theirs = np.random.Philox(counter=[0, position, 0, 0], key=[seed, 0]).random_raw(4 * blocks)
-    assert (ours == theirs).all(), "law broken: the noise comes from Philox 4x64-10, numpy's"
+    assert (ours == theirs).all()
 
 
 def test_uniforms_lie_strictly_inside_and_are_uniform():
     u = position_uniforms(7, torch.arange(50), 1001)
-    assert u.shape == (50, 1001) and u.min() > 0 and u.max() < 1, "law broken: uniforms lie strictly inside (0, 1)"
+    assert u.shape == (50, 1001) and u.min() > 0 and u.max() < 1
     assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-3
 
 
-def test_the_largest_mantissa_stays_below_one(monkeypatch):
-    ones = torch.full((1, 1), -1)  # all 64 bits set
-    monkeypatch.setattr("fspad_ref.sampling.philox4x64", lambda *_: [ones] * 4)
-    assert position_uniforms(0, torch.arange(1), 4).max() < 1, "law broken: a uniform of 1 is infinite noise"
-
-
-def test_the_smallest_mantissa_stays_above_zero(monkeypatch):
-    monkeypatch.setattr("fspad_ref.sampling.philox4x64", lambda *_: [torch.zeros((1, 1), dtype=torch.long)] * 4)
-    assert position_uniforms(0, torch.arange(1), 4).min() > 0, "law broken: a uniform of 0 is infinite noise"
+@pytest.mark.parametrize("word", [0, -1], ids=["no bit set", "all bits set"])
+def test_the_extreme_mantissas_give_finite_noise(monkeypatch, word):
+    monkeypatch.setattr("fspad_ref.sampling.philox4x64", lambda *_: [torch.full((1, 1), word)] * 4)
+    u = position_uniforms(0, torch.arange(1), 4)
+    assert 0 < u.min() and u.max() < 1
 
 
 def test_noise_depends_on_seed_and_position_alone():
     in_order, jumping = GumbelNoise(3, 10), GumbelNoise(3, 10)
     rows = {position: in_order.rows(position, 1) for position in range(5, 100)}
     for position in (99, 5, 40, 6, 70):
-        same = torch.equal(jumping.rows(position, 1), rows[position])
-        assert same, f"law broken: the noise of position {position} depends on what was asked for before"
-    assert torch.equal(jumping.rows(30, 50)[7], rows[37][0]), "law broken: row i is the noise of position first + i"
-    assert not torch.equal(GumbelNoise(4, 10).rows(5, 1), rows[5]), "law broken: another seed gives other noise"
-    assert not torch.equal(rows[6], rows[5]), "law broken: another position gets other noise"
+        assert torch.equal(jumping.rows(position, 1), rows[position]), "the noise depends on earlier requests"
+    assert torch.equal(jumping.rows(30, 50)[7], rows[37][0]), "row i is the noise of position first + i"
+    assert not torch.equal(GumbelNoise(4, 10).rows(5, 1), rows[5]), "another seed gives other noise"
+    assert not torch.equal(rows[6], rows[5]), "another position gets other noise"
 
 
-def test_draws_follow_the_law():
+def test_draws_have_distribution_p():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]])
-    config = SamplingConfig(temperature=0.7, top_k=4)
+    scores = process_logits(logits, SamplingConfig(temperature=0.7, top_k=4))
     n = 20_000
-    drawn = choose(process_logits(logits, config).expand(n, 5), GumbelNoise(11, 5).rows(0, n))
-    p = torch.softmax(process_logits(logits, config), -1)[0].numpy()
+    drawn = choose(scores.expand(n, 5), GumbelNoise(11, 5).rows(0, n))
     observed = np.bincount(drawn.numpy(), minlength=5)
-    assert observed[3] == 0 and p[3] == 0, "law broken: top-k cuts off all but the k most probable tokens"
-    kept = torch.tensor([0, 1, 2, 4])
+    assert observed[3] == 0 and scores[0, 3].isinf(), "top-k cuts off all but the k most probable tokens"
+    kept = [0, 1, 2, 4]
     expected = torch.softmax(logits.double()[0, kept] / 0.7, -1).numpy()  # by hand
-    value = stats.chisquare(observed[kept.numpy()], n * expected).pvalue
-    assert value > 1e-3, f"law broken: draws do not follow softmax(logits / T) (p-value {value:.1e})"
+    assert stats.chisquare(observed[kept], n * expected).pvalue > 1e-3
 
 
-def test_greedy_is_argmax_and_leaves_logits_alone():
-    logits = torch.randn(6, 9)
+def test_greedy_is_argmax_and_no_cut_leaves_logits_alone():
+    logits = torch.randn(6, 9).double()
     assert process_logits(logits, SamplingConfig()) is logits
     assert torch.equal(choose(logits, None), logits.argmax(-1))
+    for top_k in (0, 9, 100):
+        assert torch.equal(process_logits(logits, SamplingConfig(temperature=1.0, top_k=top_k)), logits)
 
 
-def test_top_p_keeps_the_smallest_sufficient_set():
-    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
-    for top_p, sufficient in ((0.3, 1), (0.49, 1), (0.51, 2), (0.7, 2), (0.81, 3), (0.94, 3), (0.96, 4)):
-        kept = process_logits(logits, SamplingConfig(temperature=1.0, top_p=top_p))[0].isfinite().tolist()
-        law = f"law broken: top_p = {top_p} keeps the smallest set of tokens that reaches it, {sufficient} of them"
-        assert kept == [i < sufficient for i in range(4)], law
-
-
-def test_cuts_come_after_temperature():
-    """At temperature 1/2 the probabilities are 0.74, 0.24, 0.02, so that top_p = 0.7 leaves one token, not two."""
-    logits = torch.log(torch.tensor([[0.58, 0.33, 0.09]]))
-    kept = process_logits(logits, SamplingConfig(temperature=0.5, top_p=0.7))[0].isfinite().tolist()
-    assert kept == [True, False, False], "law broken: temperature comes first, then top-p"
-
-
-def test_a_top_k_beyond_the_vocabulary_cuts_nothing():
-    logits = torch.randn(3, 9)
-    all_kept, no_cut = (process_logits(logits, SamplingConfig(temperature=1.0, top_k=k)) for k in (100, 0))
-    assert torch.equal(all_kept, no_cut)
+@pytest.mark.parametrize(
+    "p, temperature, top_p, sufficient",
+    [((0.5, 0.3, 0.15, 0.05), 1.0, *case) for case in ((0.3, 1), (0.49, 1), (0.51, 2), (0.7, 2), (0.81, 3), (0.96, 4))]
+    # at temperature 1/2 the probabilities are 0.74, 0.24, 0.02: temperature comes first, so that one token suffices
+    + [((0.58, 0.33, 0.09), 0.5, 0.7, 1)],
+)
+def test_top_p_keeps_the_smallest_sufficient_set(p, temperature, top_p, sufficient):
+    kept = process_logits(torch.tensor([p]).log(), SamplingConfig(temperature, top_p)).isfinite()
+    assert kept[0].tolist() == [i < sufficient for i in range(len(p))]
 
 
 def test_impossible_rows_yield_no_token():
@@ -96,18 +81,7 @@ def test_impossible_rows_yield_no_token():
 
 
 @pytest.mark.parametrize(
-    "name, value",
-    [
-        ("temperature", -0.1),
-        ("temperature", math.nan),
-        ("temperature", math.inf),
-        ("top_p", 0.0),
-        ("top_p", 1.1),
-        ("top_p", math.nan),
-        ("top_k", -1),
-        ("seed", -1),
-        ("seed", 2**63),
-    ],
+    "name, value", [("temperature", math.inf), ("seed", -1), ("seed", 2**63), ("top_k", -1), ("top_p", 1.1)]
 )
 def test_settings_outside_their_range_are_refused(name, value):
     with pytest.raises(ConfigError, match=f"expected {name} .*found {value!r}.*Set {name}"):
