@@ -92,8 +92,8 @@ class TrainRecord:
     loss: dict[str, list[float]]  # name -> total loss of each step
     feature_loss: dict[str, list[float]]
     logit_loss: dict[str, list[float]]
-    tau: dict[str, list[list[float]]]  # name -> [step, tau] of each evaluation
-    best: dict[str, list[float]]  # name -> [step, tau] of the weights kept, [] without evaluations
+    tau: dict[str, list[list]]  # name -> [step, tau] of each evaluation
+    best: dict[str, list]  # name -> [step, tau] of the weights kept, [] without evaluations
     step: int = 0
     tokens: int = 0  # through the target, padding not counted
     seconds: float = 0.0  # training, without evaluation and saving

@@ -69,7 +69,7 @@ def launched() -> Accelerator:
     accelerator = Accelerator(cpu=cpu, device_placement=False, kwargs_handlers=[patience])
     found = f"{accelerator.distributed_type.value}, mixed precision {accelerator.mixed_precision}"
     right = accelerator.mixed_precision == "no" and accelerator.is_fsdp2 == sharded
-    advice = "Launch with --mixed_precision no and one of --multi_gpu, --cpu and --use_fsdp --fsdp_version 2."
+    advice = "Launch with --mixed_precision no, and --multi_gpu or --use_fsdp --fsdp_version 2."
     require(right, ConfigError, "DDP, or FSDP 2 on GPUs, in the precision of --dtype", found, advice)
     return accelerator
 
@@ -83,7 +83,7 @@ def own_answers(target: Target, dialogues: Sequence, config: DraftsConfig, accel
         found = sorted(tqdm(run_jobs(target, jobs, min(64, len(jobs)), longest), "own answers", len(jobs)))
         save_json(file, [text for _, text in found])
     accelerator.wait_for_everyone()
-    return load_json(file)
+    return [(ids, response) for ids, response in load_json(file)]
 
 
 def answering(target: Target, dialogue: Dialogue, sampling: SamplingConfig, limit: int, longest: int) -> Job:
