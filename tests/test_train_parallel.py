@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -145,7 +145,7 @@ def test_a_resumed_training_of_two_is_the_uninterrupted_one(folder, how, tmp_pat
 def test_a_spread_target_trains_in_one_process():
     target, drafts, dialogues = parts()
     target.devices = [torch.device("cpu"), torch.device("meta")]
-    two = SimpleNamespace(num_processes=2, process_index=0)
+    two = Mock(spec=Accelerator, num_processes=2, process_index=0)
     with pytest.raises(ConfigError, match="the whole target on its device, found 4, on .*meta.*use one process"):
         train(target, drafts, dialogues, CONFIG, accelerator=two)
 
