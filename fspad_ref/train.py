@@ -28,7 +28,6 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import broadcast_object_list
-from safetensors import safe_open
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict as states
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -237,14 +236,14 @@ def train(
 
 def save_checkpoint(file: Path, record: TrainRecord, models: dict, optimizers: dict, best: dict, write: bool) -> None:
     """Replace the checkpoint, a single file. All processes take part, as each may hold shards; one writes."""
-    tensors = {}
+    tensors = {"record": torch.tensor(list(json.dumps(asdict(record)).encode()), dtype=torch.uint8)}
     for name, model in models.items():
         weights, optimizer = states.get_state_dict(model, optimizers[name].optimizer, options=WHOLE)
         moments = {f"{key}/{moment}": value for key, one in optimizer["state"].items() for moment, value in one.items()}
         for part, values in {"weights": weights, "moments": moments, "best": best[name]}.items():
             tensors |= {f"{part}/{name}/{key}": value for key, value in values.items()}
     if write:
-        save_tensors(file, tensors, {"record": json.dumps(asdict(record))})
+        save_tensors(file, tensors)
         for left in (*file.parent.glob(f".{file.name}.*.partial"), *file.parent.glob(".tmp??????")):
             left.unlink(missing_ok=True)  # what a process left that was killed while it saved
 
@@ -252,8 +251,8 @@ def save_checkpoint(file: Path, record: TrainRecord, models: dict, optimizers: d
 def load_checkpoint(file: Path, now: TrainRecord, models: dict, optimizers: dict) -> tuple[TrainRecord, dict]:
     """Restore weights and optimizers; returns the record and each draft's best weights. Raises CheckpointError."""
     tensors = load_tensors(file)
-    with safe_open(file, "pt") as opened:
-        record = TrainRecord(**json.loads(opened.metadata()["record"]))
+    require("record" in tensors, CheckpointError, f"a training in {file}", "other tensors", "Choose another folder.")
+    record = TrainRecord(**json.loads(bytes(tensors["record"].tolist())))
     old, new = record.config, now.config
     keys = sorted(key for key in old | new if old.get(key) != new.get(key))
     found = "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in keys)

@@ -249,7 +249,7 @@ def test_a_draft_for_bfloat16_learns_in_float32(target, dialogues, tmp_path):
     ours, theirs = (sum(one.feature_loss["d"][-10:]) for one in (record, exact))
     assert ours == pytest.approx(theirs, rel=0.05) and ours < 0.95 * sum(record.feature_loss["d"][:10])
     saved = load_tensors(tmp_path / "checkpoint.safetensors")
-    assert {value.dtype for name, value in saved.items() if not name.startswith("best")} == {torch.float32}
+    assert {value.dtype for name, value in saved.items() if name[:7] in ("weights", "moments")} == {torch.float32}
     kept = load_tensors(tmp_path / "d" / "model.safetensors")
     assert {value.dtype for value in (*one.parameters(), *kept.values())} == {torch.bfloat16}
     # Neighbours in bfloat16 are 1/256 apart: at 1e-5 no single step could change a weight of that precision.

@@ -125,7 +125,7 @@ def test_two_processes_train_as_one(folder, how, name):
     assert_alike(folder / f"{how}-{name}-0.safetensors", folder / f"one-{name}-0.safetensors", tolerance)
     assert_alike(folder / f"{how}-{name}-1.safetensors", folder / f"{how}-{name}-0.safetensors", 0.0)
     files = [load_file(folder / f"{way}-{name}" / "checkpoint.safetensors") for way in (how, "one")]
-    shapes = [{key: (value.shape, value.dtype) for key, value in file.items()} for file in files]
+    shapes = [{key: (value.shape, value.dtype) for key, value in file.items() if "/" in key} for file in files]
     assert shapes[0] == shapes[1], "a checkpoint does not tell how many processes wrote it"
 
 
