@@ -1,289 +1,269 @@
-"""The draft's training loop, with the hyper-parameters of FSPAD's reference code where they carry over.
+"""Training drafts for a frozen target: settings, loop and checkpoints.
 
-The frozen target runs inside the loop ("online"): each batch of dialogues goes through it once, and any number of
-drafts learn from the same features. So the four drafts of the ablation cost one target, see equal data in equal order
-and equal noise, and each comes out as if it had been trained alone.
+    python -m fspad_ref train ...                                            one process, on a CPU or a GPU
+    accelerate launch --multi_gpu -m fspad_ref train ...                     one process per GPU (DDP)
+    accelerate launch --use_fsdp --fsdp_version 2 -m fspad_ref train ...     drafts sharded over the GPUs (FSDP)
 
-For a dialogue with tokens x_0 .. x_{T-1} and features f_0 .. f_{T-1}:
+For a dialogue with tokens x_0 .. x_{T-1} and target features f_0 .. f_{T-1}:
 
     input    f_0  x_1 | f_1  x_2 | ... | f_{T-2}  x_{T-1}      (f with a little noise)
     teacher  f_1      | f_2      | ... | f_{T-1}
 
-Nothing random is carried from step to step: the order of batches follows from (seed, epoch), the noise from
-(seed, batch). A resumed training is therefore bitwise the uninterrupted one on a CPU.
-
-A step may take several batches, whose gradients are added up, and several processes may share them out. Both only
-change the order of sums: a loss is always the mean over all positions that the step trains.
+Any number of drafts learn from the same features, each as if it were trained alone. The loss of a step is the mean
+over all positions that it trains, however many batches and processes share them. Batches and noise follow from the
+seed and the number of the batch, so on a CPU a training that is resumed is bitwise the uninterrupted one.
 """
 
+import copy
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
-from torch.nn.utils import clip_grad_value_
+from torch.distributed.checkpoint import state_dict as states
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from fspad_ref.data import Batch, Dialogue, Encoded, batches, data_hash, trained_positions
-from fspad_ref.draft import Draft
-from fspad_ref.errors import ConfigError, InputError, NonFiniteLoss
-from fspad_ref.files import save_json
-from fspad_ref.generate import speculative_generate
-from fspad_ref.learner import Learner, loss_by_rows
+from fspad_ref.data import Batch, Dialogue, Encoded, batches, trained_positions
+from fspad_ref.draft import KINDS, Draft, DraftConfig
+from fspad_ref.errors import CheckpointError, ConfigError, NonFiniteLoss, require
+from fspad_ref.files import load_tensors, save_json, save_tensors
 from fspad_ref.loss import partial_alignment_loss
-from fspad_ref.processes import Processes
-from fspad_ref.recipe import TrainConfig
-from fspad_ref.resume import TrainRecord, load_training, save_training
 from fspad_ref.sampling import at_least_float32
 from fspad_ref.target import Target
-from fspad_ref.tree import TreeConfig
+
+Kind = Literal["eagle", "fs", "pad", "fspad", "eagle_wide"]
+POSITIVE = ("steps", "tokens_per_batch", "max_length", "batches_per_step", "learning_rate", "clip_at")
+WHOLE = states.StateDictOptions(full_state_dict=True)  # gathered from all processes
 
 
-def train(
-    target: Target,
-    drafts: Mapping[str, Draft],
-    dialogues: Sequence[Dialogue | Encoded],
-    config: TrainConfig,
-    on_step: Callable[[TrainRecord], None] | None = None,
-    *,
-    evaluate: Callable[[Draft], float] | None = None,
-    prompts: Sequence[Sequence[int]] = (),
-    out: str | Path | None = None,
-    resume: bool = False,
-    processes: Processes | None = None,
-) -> TrainRecord:
-    """Train several drafts on the same batches of the same frozen target.
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. The defaults suit drafts of a small target; the reference trains 7B-scale drafts at 5e-5."""
 
-    dialogues: `Dialogue`s, or (token ids, response mask) pairs; only indexed, so any lazy sequence will do.
-    on_step: called with the record after every step, for a progress bar.
-    evaluate: draft -> tau. By default the acceptance length on `prompts`; without either, the last weights are kept.
-    out: folder for checkpoints, and at the end for one folder a draft; None keeps everything in memory.
-    resume: go on from the checkpoint in `out`, if there is one.
-    processes: those that share the work, see parallel.py; None: this one does it all.
+    steps: int = 2000  # optimizer steps
+    tokens_per_batch: int = 2048  # padding included; a longer dialogue is a batch of its own. Lower it to save memory
+    max_length: int = 2048  # longer dialogues are cut to this many tokens, or to the target's positions if fewer
+    batches_per_step: int = 1  # gradient accumulation; a multiple of the number of processes
+    learning_rate: float = 3e-3  # peak of AdamW's; the shorter the training, the higher it may be
+    betas: tuple[float, float] = (0.9, 0.95)  # decay rates of AdamW's moments
+    weight_decay: float = 0.01  # AdamW's, decoupled
+    warmup_steps: int = 100  # of linear warm-up from zero
+    decay: Literal["linear", "cosine", "none"] = "cosine"  # how the learning rate goes to zero after the warm-up
+    clip: Literal["norm", "value", "none"] = "norm"  # gradients by their total norm, or each (the reference, at 0.5)
+    clip_at: float = 0.5  # the limit of that clipping
+    noise: float = 0.025  # half-width of the uniform noise on input features
+    feature_weight: float = 1.0  # of the feature loss
+    logit_weight: float = 0.1  # of the logit loss
+    evaluate_every: int = 250  # steps between evaluations of tau (0: only after the last step)
+    checkpoint_every: int = 250  # steps between checkpoints (0: only after the last step)
+    seed: int = 0  # order of the data, and noise
 
-    On return every draft holds the weights with its best tau. Raises NonFiniteLoss (nothing of that step is applied),
-    CheckpointError for a checkpoint of another training, SaveError if one cannot be written, InputError for dialogues
-    that cannot be used.
-    """
-    processes = processes or Processes()
-    _refuse(target, config, processes)
-    if evaluate is None and prompts:
-        evaluate = acceptance_on(target, prompts)
-    run = _Run(target, dict(drafts), config, len(dialogues), Path(out) if out else None, processes)
-    run.record.data_hash = data_hash(dialogues)
-    try:
-        run.restore(resume)
-        record, limit = run.record, min(config.max_length, target.max_positions)
-        data = batches(dialogues, target.tokenizer, config.tokens_per_batch, limit, target.vocab_size, config.seed,
-                       record.place)  # fmt: skip
-        while record.step < config.steps:
-            run.step([next(data) for _ in range(config.batches_per_step)])
-            last = record.step == config.steps
-            if evaluate and (last or _due(record.step, config.evaluate_every)):
-                run.evaluate(evaluate)
-            if last or _due(record.step, config.checkpoint_every):
-                run.save()
-            if on_step:
-                on_step(record)
-        run.finish()
-        return record
-    finally:
-        run.release()
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, int | float):
+                least = "above" if name in POSITIVE else "of at least"
+                right = value > 0 if name in POSITIVE else value >= 0  # NaN is neither
+                require(right, ConfigError, f"{name} {least} 0", value, "Raise it.")
 
-
-def _refuse(target: Target, config: TrainConfig, processes: Processes) -> None:
-    """Raises ConfigError for what cannot be trained, or not together."""
-    if target.dtype not in (torch.float32, torch.float64, torch.bfloat16):
-        raise ConfigError(f"expected a target in float32, float64 or bfloat16 to train drafts for, found {target.dtype}"
-                          ", in which small gradients vanish. Load it with dtype='bfloat16'.")  # fmt: skip
-    if config.batches_per_step % processes.number:
-        raise ConfigError(
-            f"expected batches_per_step to be a multiple of the {processes.number} processes that share a step, found "
-            f"{config.batches_per_step}. Choose {processes.number} for one batch each."
-        )
-    if processes.number > 1 and target.devices:
-        raise ConfigError(
-            f"expected each of {processes.number} processes to hold the target on one device, found it spread over "
-            "several. Train in one process, or without a device_map."
-        )
-
-
-def acceptance_on(
-    target: Target,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int = 64,
-    tree: TreeConfig | None = None,
-) -> Callable[[Draft], float]:
-    """A measure draft -> tau: greedy decoding of some prompts, tokens over rounds."""
-    eos = target.tokenizer.eos_token_id if target.tokenizer else None
-
-    def tau(draft: Draft) -> float:
-        tokens = rounds = 0
-        for prompt in prompts:
-            ids = torch.tensor([list(prompt)], device=target.device)  # (1, T)
-            result = speculative_generate(
-                target, draft, ids, max_new_tokens=max_new_tokens, eos_token_id=eos, tree=tree or TreeConfig()
-            )
-            tokens, rounds = tokens + len(result.tokens) - 1, rounds + len(result.accepted)
-        return tokens / rounds if rounds else math.nan
-
-    return tau
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        shape = {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done)), "none": 1.0}
+        return self.learning_rate * shape[self.decay]
 
 
 @dataclass
-class _Run:
-    """All that a training carries from step to step, and that a checkpoint therefore holds."""
+class TrainRecord:
+    """What happened, as plain data: every checkpoint holds it, and the folder of each trained draft its part."""
 
-    target: Target
-    drafts: dict[str, Draft]
-    config: TrainConfig
-    dialogues: int
-    out: Path | None
-    processes: Processes
-    saved: int = 0  # step of the last checkpoint
+    config: dict[str, Any]  # TrainConfig's fields, dialogues, data_hash, and NAME.FIELD of every draft's DraftConfig
+    loss: dict[str, list[float]]  # name -> total loss of each step
+    feature_loss: dict[str, list[float]]
+    logit_loss: dict[str, list[float]]
+    tau: dict[str, list[list]]  # name -> [step, tau] of each evaluation
+    best: dict[str, list]  # name -> [step, tau] of the weights kept, [] without evaluations
+    step: int = 0
+    tokens: int = 0  # through the target, padding not counted
+    seconds: float = 0.0  # training, without evaluation and saving
+    target_seconds: float = 0.0  # of them in the frozen target
+    evaluation_seconds: float = 0.0
 
-    def __post_init__(self) -> None:
-        config = self.config
-        self.record = TrainRecord.begin(config, self.drafts, self.dialogues)
-        self.loss = loss_by_rows if config.recompute else partial_alignment_loss
-        adamw = partial(torch.optim.AdamW, lr=0.0, betas=config.betas, weight_decay=config.weight_decay)
-        self.learners = {
-            name: Learner(draft, adamw, self.processes, config.recompute) for name, draft in self.drafts.items()
-        }
+    def of(self, name: str) -> dict[str, Any]:
+        """What concerns one draft."""
+        return {key: {name: value[name]} if key in ("loss", "feature_loss", "logit_loss", "tau", "best") else value
+                for key, value in asdict(self).items()}  # fmt: skip
 
-    # ---- one step ----
 
-    def step(self, together: Sequence[Batch]) -> None:
-        """One optimizer step of every draft on some batches. All or nothing: a non-finite loss changes no weight."""
-        record, processes, began = self.record, self.processes, time.perf_counter()
-        positions = [int(trained_positions(batch.response).sum()) for batch in together]
-        shares = [count / sum(positions) for count in positions]
-        mine = range(processes.rank, len(together), processes.number)
-        parts = [self._gradients(together[i], i, shares[i], last=i == mine[-1]) for i in mine]
-        losses = processes.sum(torch.stack(parts).sum(dim=0)).tolist()  # (batches, drafts, 3) -> (drafts, 3)
-        for name, (total, _, _) in zip(self.learners, losses, strict=True):
-            self._check(name, "loss", total, together)
-        for name, learner in self.learners.items():
-            self._clip(name, learner, together)
-        for learner in self.learners.values():  # only now: every loss and gradient of this step was finite
-            learner.optimizer.param_groups[0]["lr"] = self.config.learning_rate_at(record.step)
-            learner.optimizer.step()
-            learner.optimizer.zero_grad(set_to_none=True)
-        self.target.synchronize()
+def new_draft(kind: Kind, target: Target, seed: int = 0) -> Draft:
+    """An untrained draft; equal seeds start the parts that kinds share from the same distribution.
 
-        for name, values in zip(self.learners, losses, strict=True):
+    eagle_wide, EAGLE with as many parameters as FSPAD, tells size from method. At an MLP width F, FSPAD's layer has
+    4 D F weights in its MLP and its sampler 3 D F, and a norm of D; EAGLE's MLP has 3 D F':  F' = (7 F + 1) / 3.
+    """
+    width = round((7 * target.config.intermediate_size + 1) / 3) if kind == "eagle_wide" else None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Draft(DraftConfig(*KINDS[kind.removesuffix("_wide")], intermediate_size=width), target)
+
+
+def train(
+    target: Target, drafts: Mapping[str, Draft], dialogues: Sequence[Dialogue | Encoded], config: TrainConfig,
+    on_step: Callable[[TrainRecord], None] | None = None, *, evaluate: Callable[[Draft], float] | None = None,
+    features_of: Callable[[Batch], Tensor] | None = None, out: str | Path | None = None, resume: bool = False,
+    accelerator: Accelerator | None = None,
+) -> TrainRecord:  # fmt: skip
+    """Train several drafts on the same batches, features and noise.
+
+    dialogues: `Dialogue`s, or (token ids, response mask) pairs; any lazy sequence will do.
+    on_step: called with the record after every step, for a progress bar.
+    evaluate: draft -> tau. The weights with the best tau are kept; without it, the last ones.
+    features_of: batch -> the target's features (B, T, D), such as stored ones; by default the target computes them.
+    out: folder for the checkpoint, and at the end one folder per draft; None keeps everything in memory.
+    resume: go on from the checkpoint in `out`, if there is one.
+    accelerator: of the processes that share the training, made with device_placement=False; default: accelerate's own.
+
+    Raises NonFiniteLoss (nothing of that step is applied), CheckpointError for a checkpoint of another training,
+    SaveError if one cannot be written (the one before is untouched), InputError for unusable dialogues.
+    """
+    accelerator = accelerator or Accelerator(cpu=not torch.accelerator.is_available(), device_placement=False)
+    rank, processes, per_step = accelerator.process_index, accelerator.num_processes, config.batches_per_step
+    device, half = target.device, target.dtype == torch.bfloat16
+    require(target.dtype != torch.float16, ConfigError, "a target in bfloat16, float32 or float64",
+            "float16, in which small gradients vanish", "Load it with dtype='bfloat16'.")  # fmt: skip
+    expected = f"batches_per_step to be a multiple of {processes} processes, each with the whole target on its device"
+    right = processes == 1 or not per_step % processes and not target.devices
+    require(right, ConfigError, expected, f"{per_step}, on {target.devices or device}", "Or use one process.")
+    features_of = features_of or (lambda batch: target.features(batch.input_ids.to(device)))
+    models, optimizers, best = {}, {}, {name: {} for name in drafts}
+    for name, draft in drafts.items():
+        model = draft
+        if half or accelerator.distributed_type == DistributedType.FSDP:  # a copy learns, in float32 or in shards
+            model = copy.deepcopy(draft, {id(draft._target): draft._target}).to(torch.float32 if half else target.dtype)
+        optimizer = torch.optim.AdamW(model.parameters(), betas=config.betas, weight_decay=config.weight_decay)
+        models[name], optimizers[name] = accelerator.prepare(model, optimizer)
+    settings = {f"{name}.{key}": value for name, draft in drafts.items() for key, value in asdict(draft.config).items()}
+    some = repr([dialogues[i] for i in range(0, len(dialogues), len(dialogues) // 1000 + 1)]).encode()
+    settings |= {**asdict(config), "dialogues": len(dialogues), "data_hash": hashlib.sha256(some).hexdigest()[:16]}
+    record = TrainRecord(json.loads(json.dumps(settings)), *({name: [] for name in drafts} for _ in range(5)))
+    file = Path(out) / "checkpoint.safetensors" if out else None
+    if file and file.exists():
+        require(resume, CheckpointError, f"no {file} yet", "one", "Resume it, or choose another folder.")
+        record, best = load_checkpoint(file, record, models, optimizers)
+    saved, longest = record.step, min(config.max_length, target.max_positions)
+    data = batches(dialogues, target.tokenizer, config.tokens_per_batch, longest, target.vocab_size, config.seed,
+                   start=record.step * per_step)  # fmt: skip
+
+    while record.step < config.steps:
+        step, began = [next(data) for _ in range(per_step)], time.perf_counter()  # all batches, in every process
+        masks = [trained_positions(batch.response) for batch in step]  # (B, T) -> (B, T-1)
+        positions = [int(mask.sum()) for mask in masks]
+        losses = torch.zeros(len(drafts), 3, dtype=torch.float64, device=device)
+        for i in range(rank, per_step, processes):  # the batches of this process
+            ids, mask, asked = step[i].input_ids.to(device), masks[i].to(device), time.perf_counter()
+            # Padding stands on the right, where causal attention hides it: neither target nor draft needs a mask.
+            features = at_least_float32(features_of(step[i]))  # (B, T, D)
+            target.synchronize()
+            record.target_seconds += time.perf_counter() - asked
+            inputs, teacher = features[:, :-1], features[:, 1:]  # (B, T-1, D) each
+            random = torch.Generator(device).manual_seed(config.seed * 1_000_003 + record.step * per_step + i)
+            noise = torch.rand(inputs.shape, generator=random, device=device, dtype=inputs.dtype)
+            inputs = inputs + config.noise * (2.0 * noise - 1.0)
+            share = positions[i] / sum(positions)
+            for (name, model), sums in zip(models.items(), losses, strict=True):
+                with nullcontext() if i + processes >= per_step else accelerator.no_sync(model):
+                    output = model(inputs, ids[:, 1:])  # (B, T-1, D), (B, T-1) -> u and g, (B, T-1, D) each
+                    with torch.autocast(device.type, torch.bfloat16, enabled=half):  # lm_head is the target's
+                        loss = partial_alignment_loss(output, teacher, drafts[name].lm_head, mask,
+                                                      config.feature_weight, config.logit_weight)  # fmt: skip
+                    (loss.total * share * processes).backward()  # DDP and FSDP take the mean over the processes
+                sums += share * torch.stack(loss).detach()
+        losses = accelerator.reduce(losses, "sum").tolist()
+        for (name, model), (loss, _, _) in zip(models.items(), losses, strict=True):
+            norm = clip_grad_norm_(model.parameters(), config.clip_at if config.clip == "norm" else math.inf)
+            norm = (norm.full_tensor() if hasattr(norm, "full_tensor") else norm).item()
+            if config.clip == "value":
+                clip_grad_value_(model.parameters(), config.clip_at)
+            good = f"step {saved} in {out}" if file and saved else "none"
+            found = f"{loss} and norm {norm} at step {record.step}; last good checkpoint: {good}"
+            expected = f"a finite loss and gradient for draft '{name}'"
+            require(math.isfinite(loss + norm), NonFiniteLoss, expected, found, "Lower the learning rate and resume.")
+        for (name, optimizer), values in zip(optimizers.items(), losses, strict=True):  # only now: all were finite
+            optimizer.param_groups[0]["lr"] = config.learning_rate_at(record.step)
+            optimizer.step()
+            optimizer.zero_grad()
             for curve, value in zip((record.loss, record.feature_loss, record.logit_loss), values, strict=True):
                 curve[name].append(value)
-        record.step, record.place = record.step + 1, together[-1].following
-        record.tokens, record.positions = (
-            record.tokens + sum(b.tokens for b in together),
-            record.positions + sum(positions),
-        )
+        target.synchronize()
+        record.step += 1
+        record.tokens += sum(batch.tokens for batch in step)
         record.seconds += time.perf_counter() - began
 
-    def _gradients(self, batch: Batch, number: int, share: float, last: bool) -> Tensor:
-        """Add the gradients of a batch to those of every draft, by its share of the step's trained positions.
+        last, began = record.step == config.steps, time.perf_counter()
+        if evaluate and (last or config.evaluate_every and record.step % config.evaluate_every == 0):
+            for name, draft in drafts.items():
+                draft.eval().load_state_dict(states.get_model_state_dict(models[name], options=WHOLE))
+                tau = broadcast_object_list([float(evaluate(draft)) if rank == 0 else None])[0]
+                record.tau[name].append([record.step, tau])
+                if tau > (record.best[name] or [0, -math.inf])[1]:
+                    record.best[name] = [record.step, tau]
+                    best[name] = {key: value.cpu().clone() for key, value in draft.state_dict().items()}
+            record.evaluation_seconds += time.perf_counter() - began
+        if file and (last or config.checkpoint_every and record.step % config.checkpoint_every == 0):
+            save_checkpoint(file, record, models, optimizers, best, write=rank == 0)
+            saved = record.step
+        if on_step:
+            on_step(record)
 
-        Returns the batch's part of the losses: total, feature and logit for each draft.
-        """
-        device, began = self.target.device, time.perf_counter()
-        ids, mask = batch.input_ids.to(device), trained_positions(batch.response).to(device)  # (B, T), (B, T-1)
-        # Padding stands on the right, where causal attention hides it: neither target nor draft needs a mask for it.
-        features = self.target.features(ids)  # (B, T) -> (B, T, D)
-        self.target.synchronize()
-        self.record.target_seconds += time.perf_counter() - began
-
-        noisy, teacher = features[:, :-1] + self._noise(features[:, :-1], number), at_least_float32(features[:, 1:])
-        losses = []
-        for learner in self.learners.values():
-            with self.processes.exchange(learner.module, now=last):
-                output = learner(noisy, ids[:, 1:])  # (B, T-1, D), (B, T-1) -> two of (B, T-1, D)
-                weights = self.config.feature_weight, self.config.logit_weight
-                loss = self.loss(output, teacher, learner.lm_head, mask, *weights)
-                (loss.total * (share * self.processes.number)).backward()  # of several processes the mean is taken
-            losses.append(torch.stack(loss).detach() * share)
-        return torch.stack(losses)  # (drafts, 3)
-
-    def _noise(self, features: Tensor, number: int) -> Tensor:
-        """Uniform noise that follows from (seed, batch), so that a resumed training meets the same."""
-        batch = self.record.step * self.config.batches_per_step + number
-        generator = torch.Generator(features.device).manual_seed(self.config.seed * 1_000_003 + batch)
-        noise = torch.rand(features.shape, generator=generator, device=features.device, dtype=features.dtype)
-        return (2.0 * noise - 1.0) * self.config.noise
-
-    def _clip(self, name: str, learner: Learner, together: Sequence[Batch]) -> None:
-        limit = self.config.clip_at if self.config.clip == "norm" else math.inf
-        self._check(name, "gradient", self.processes.clip(learner.module, limit), together)
-        if self.config.clip == "value":
-            clip_grad_value_(learner.module.parameters(), self.config.clip_at)
-
-    def _check(self, name: str, what: str, value: float, together: Sequence[Batch]) -> None:
-        if not math.isfinite(value):
-            good = f"step {self.saved} in {self.out}" if self.saved else "none"
-            places = ", ".join(str(batch.place) for batch in together)
-            raise NonFiniteLoss(
-                f"expected a finite {what} for draft '{name}', found {value} at step {self.record.step} (epoch, pool, "
-                f"batch: {places}); last good checkpoint: {good}. Lower the learning rate, and resume from there."
-            )
-
-    # ---- evaluation ----
-
-    def evaluate(self, measure: Callable[[Draft], float]) -> None:
-        """Measure tau of every draft, and keep a copy of the weights of those that are better than ever."""
-        began = time.perf_counter()
-        for name, learner in self.learners.items():
-            learner.publish()
-            tau = self._measured(measure, learner.draft.eval())
-            if not math.isfinite(tau):
-                raise InputError(f"expected a finite tau for draft '{name}', found {tau}; give prompts whose answers "
-                                 "have at least two tokens")  # fmt: skip
-            self.record.tau[name].append((self.record.step, tau))
-            if name not in self.record.best or tau > self.record.best[name][1]:
-                self.record.best[name] = (self.record.step, tau)
-                learner.keep()
-        self.record.evaluation_seconds += time.perf_counter() - began
-
-    @torch.no_grad()
-    def _measured(self, measure: Callable[[Draft], float], draft: Draft) -> float:
-        """By one process, and told to the others."""
-        tau = float(measure(draft)) if self.processes.main else 0.0
-        return self.processes.sum(torch.tensor(tau, dtype=torch.float64, device=self.target.device)).item()
-
-    # ---- files ----
-
-    def restore(self, resume: bool) -> None:
-        """Take everything from the checkpoint, if there is one."""
-        if self.out:
-            self.record, states = load_training(self.out, self.record, self.drafts, resume)
-            for name, state in states.items():
-                self.learners[name].restore(state)
-        self.saved = self.record.step
-
-    def save(self) -> None:
-        """Write a checkpoint, if there is a folder for it."""
-        if self.out:
-            states = {name: learner.state() for name, learner in self.learners.items()}  # gathered from all processes
-            if self.processes.main:
-                save_training(self.out, self.record, states)
-            self.saved = self.record.step
-
-    def finish(self) -> None:
-        """Give every draft its best weights, and save it with its part of the record."""
-        for name, learner in self.learners.items():
-            learner.finish()
-            if self.out and self.processes.main:
-                learner.draft.save_pretrained(self.out / name)
-                save_json(self.out / name / "training.json", self.record.of(name))
-        self.processes.wait()
-
-    def release(self) -> None:
-        """Let the drafts compute as before."""
-        for learner in self.learners.values():
-            learner.release()
+    for name, draft in drafts.items():
+        draft.eval().load_state_dict(best[name] or states.get_model_state_dict(models[name], options=WHOLE))
+        if out and rank == 0:
+            draft.save_pretrained(Path(out) / name)
+            save_json(Path(out) / name / "training.json", record.of(name))
+    accelerator.wait_for_everyone()
+    return record
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
+def save_checkpoint(file: Path, record: TrainRecord, models: dict, optimizers: dict, best: dict, write: bool) -> None:
+    """Replace the checkpoint, a single file. All processes take part, as each may hold shards; one writes."""
+    tensors = {"record": torch.tensor(list(json.dumps(asdict(record)).encode()), dtype=torch.uint8)}
+    for name, model in models.items():
+        weights, optimizer = states.get_state_dict(model, optimizers[name].optimizer, options=WHOLE)
+        moments = {f"{key}/{moment}": value for key, one in optimizer["state"].items() for moment, value in one.items()}
+        for part, values in {"weights": weights, "moments": moments, "best": best[name]}.items():
+            tensors |= {f"{part}/{name}/{key}": value for key, value in values.items()}
+    if write:
+        save_tensors(file, tensors)
+        for left in (*file.parent.glob(f".{file.name}.*.partial"), *file.parent.glob(".tmp??????")):
+            left.unlink(missing_ok=True)  # what a process left that was killed while it saved
+
+
+def load_checkpoint(file: Path, now: TrainRecord, models: dict, optimizers: dict) -> tuple[TrainRecord, dict]:
+    """Restore weights and optimizers; returns the record and each draft's best weights. Raises CheckpointError."""
+    tensors = load_tensors(file)
+    require("record" in tensors, CheckpointError, f"a training in {file}", "other tensors", "Choose another folder.")
+    record = TrainRecord(**json.loads(bytes(tensors["record"].tolist())))
+    old, new = record.config, now.config
+    keys = sorted(key for key in old | new if old.get(key) != new.get(key))
+    found = "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in keys)
+    require(not keys, CheckpointError, f"the settings of {file}", f"others: {found}", "Use those, or another folder.")
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+    for name, model in models.items():
+        weights, optimizer = states.get_state_dict(model, optimizers[name].optimizer, options=WHOLE)
+        optimizer["state"] = {key: below(f"moments/{name}/{key}/") for key in weights}
+        states.set_state_dict(model, optimizers[name].optimizer, model_state_dict=below(f"weights/{name}/"),
+                              optim_state_dict=optimizer, options=WHOLE)  # fmt: skip
+    return record, {name: below(f"best/{name}/") for name in models}

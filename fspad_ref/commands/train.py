@@ -1,183 +1,130 @@
-"""`python -m fspad_ref train`: train one draft, or the four of the ablation together, for a target.
+"""`python -m fspad_ref train`, or `accelerate launch ... -m fspad_ref train`: train drafts of some kinds together."""
 
-In several processes: `accelerate launch --multi_gpu -m fspad_ref train --device cuda ...`, or --use_fsdp.
-"""
-
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
-from fspad_ref.bench.study import answered, new_draft, world_dialogues
-from fspad_ref.data import CATEGORIES, AnswerConfig, Dialogue, Encoded, prompt_ids, read_dialogues
-from fspad_ref.errors import ConfigError, InputError
-from fspad_ref.processes import Processes
-from fspad_ref.resume import TrainRecord
+from fspad_ref.bench.answers import Job, answer, run_jobs
+from fspad_ref.data import Dialogue, Encoded, prompt_ids, read_dialogues
+from fspad_ref.draft import Draft
+from fspad_ref.errors import ConfigError, InputError, require
+from fspad_ref.files import load_json, save_json
+from fspad_ref.generate import speculative_generate
+from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
-from fspad_ref.train import TrainConfig, train
-
-Kind = Literal["eagle", "fs", "pad", "fspad"]
+from fspad_ref.train import Kind, TrainConfig, TrainRecord, new_draft, train
 
 
 @dataclass(frozen=True)
 class DraftsConfig:
-    """Train drafts of one target on the same dialogues, in the same order, with the same noise.
+    """Train drafts. Writes OUT/KIND/{config.json, model.safetensors, training.json}; --resume goes on after Ctrl-C."""
 
-    Writes OUT/KIND/{config.json, model.safetensors, training.json}. Ctrl-C stops it, --resume goes on.
-    """
-
-    kinds: tuple[Kind, ...] = ("fspad",)
-    """Which drafts: eagle (EAGLE-2's), fs (feature sampling only), pad (partial alignment only), fspad (both)."""
-    out: Path = Path("out/drafts")
-    """Folder for checkpoints and the trained drafts."""
-    resume: bool = False
-    """Go on from the checkpoint in OUT."""
-    target: str = "data/old/target"
-    """Folder or Hub id of the target, a Hugging Face causal language model."""
-    data: Path | None = None
-    """Dialogues, JSON or JSONL in ShareGPT's or the messages format; None takes those of the built-in world."""
-    dialogues: int = 40_000
-    """How many dialogues of the built-in world."""
-    own_answers: int = 0
-    """Dialogues whose answers the target writes itself: so many of the file's, or so many more of the built-in world.
-    They are kept in OUT, and a run that was interrupted goes on with the next ones."""
-    answers: AnswerConfig = field(default_factory=AnswerConfig)
-    held_out: int = 18
-    """Prompts, never trained on, to measure tau on."""
-    chat_format: str | None = None
-    """The target's prompt format if it brings no chat template: vicuna. None takes the target's own template."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1, ..."""
-    device_map: str | None = None
-    """auto: spread a target that is too large for one GPU over all of them, in one process."""
-    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
-    """Precision of the target. For one in bfloat16 drafts learn in float32 and are saved in bfloat16."""
+    kinds: tuple[Kind, ...] = ("fspad",)  # eagle_wide, the control, is EAGLE with as many parameters as FSPAD
+    out: Path = Path("out/drafts")  # folder for the checkpoint and the trained drafts
+    resume: bool = False  # go on from the checkpoint in OUT
+    target: str = "data/old/target"  # folder or Hub id of the target, a Hugging Face causal language model
+    data: Path = Path("data/old/dialogues.jsonl.gz")  # JSON or JSONL, ShareGPT's or the messages format, also .gz
+    own_answers: int = 0  # so many dialogues, the first ones, get answers that the target writes; OUT keeps them
+    answer_tokens: int = 128  # longest of those answers
+    held_out: int = 18  # so many dialogues, the last ones, a tenth at most, only give prompts to measure tau on
+    chat_format: str | None = None  # the target's prompt format if it brings no chat template: vicuna
+    device: str = "cpu"  # cpu, cuda, cuda:1, ...; accelerate launch gives each process its own
+    device_map: str | None = None  # auto: spread a target that is too large for one GPU over all, in one process
+    dtype: Literal["float64", "float32", "bfloat16"] = "float32"  # of the target and the saved drafts
     training: TrainConfig = field(default_factory=TrainConfig)
-
-    def __post_init__(self) -> None:
-        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
-            raise ConfigError(f"expected kinds to name different drafts, found {self.kinds}; name each once")
-        for name in ("own_answers", "held_out"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"expected {name} of at least 0, found {getattr(self, name)}; choose 0 or more")
 
 
 def train_drafts(config: DraftsConfig) -> TrainRecord:
-    """Load the target, make or read the dialogues, train, and say where the drafts are and how fast that was."""
-    from fspad_ref.parallel import launched  # only now, as it brings all that torch has for many machines
-
-    processes = launched(config.device, config.dtype)
-    try:
-        return _train_drafts(config, processes)
-    finally:
-        processes.close()
-
-
-def _train_drafts(config: DraftsConfig, processes: Processes) -> TrainRecord:
-    target = load_target(config.target, processes.device, config.dtype, config.chat_format, config.device_map)
-    dialogues, prompts = (from_file if config.data else from_world)(config, target, processes)
+    """Load the target, read the dialogues, train, and print where the drafts are."""
+    accelerator = launched()
+    device = config.device if accelerator.num_processes == 1 else str(accelerator.device)
+    target = load_target(config.target, device, config.dtype, config.chat_format, config.device_map)
+    torch.set_float32_matmul_precision("high" if config.dtype == "bfloat16" else "highest")  # TF32 for the drafts
+    dialogues, own = read_dialogues(config.data), config.own_answers
+    learnt = len(dialogues) - min(config.held_out, len(dialogues) // 10)
+    prompts = [prompt_ids(target.tokenizer, [], one.turns[0][0], one.system) for one in dialogues[learnt:]]
+    texts = dialogues[own:learnt] + (own_answers(target, dialogues[:learnt][:own], config, accelerator) if own else [])
     drafts = {kind: new_draft(kind, target, config.training.seed) for kind in config.kinds}
-    with tqdm(total=config.training.steps, unit="step", disable=not processes.main) as bar:
-        record = train(target, drafts, dialogues, config.training, progress(bar), prompts=prompts,
-                       out=config.out, resume=config.resume, processes=processes)  # fmt: skip
-    if processes.main:
-        for kind in config.kinds:
-            step, tau = record.best.get(kind, (record.step, float("nan")))
-            print(f"{kind:5}  tau {tau:.2f} on {len(prompts)} held-out prompts after step {step}: {config.out / kind}")
-        print(f"{pace(record)} ({processes.number} process{'es' * (processes.number > 1)})")
+    tau = acceptance_on(target, prompts) if prompts else None
+    with tqdm(total=config.training.steps, unit="step", disable=not accelerator.is_main_process) as bar:
+        record = train(target, drafts, texts, config.training, progress(bar), evaluate=tau, out=config.out,
+                       resume=config.resume, accelerator=accelerator)  # fmt: skip
+    for kind, (step, tau) in record.best.items() if prompts else ():
+        accelerator.print(f"{kind:10}  tau {tau:.2f} on {len(prompts)} prompts after step {step}: {config.out / kind}")
+    accelerator.end_training()
     return record
 
 
-def load_target(
-    path: str,
-    device: str = "cpu",
-    dtype: str = "float32",
-    chat_format: str | None = None,
-    device_map: str | None = None,
-) -> Target:
-    """Target.from_pretrained; a built-in target that is not there is said to be so, not looked for on the Hub."""
-    if Path(path).parts[:1] == ("data",) and not Path(path).is_dir():
-        raise InputError(f"expected the built-in target in {path}, found no such folder in {Path.cwd()}; "
-                          "run from the repository's top folder, or name another target")  # fmt: skip
-    spread = {"device_map": device_map} if device_map else {}
-    return Target.from_pretrained(path, device=device, dtype=dtype, chat_format=chat_format, **spread)
+def launched() -> Accelerator:
+    """This process as `accelerate launch` started it. Raises ConfigError for settings that training would ignore."""
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))  # the others wait while the first measures or writes
+    cpu, sharded = not torch.accelerator.is_available(), os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    accelerator = Accelerator(cpu=cpu, device_placement=False, kwargs_handlers=[patience])
+    found = f"{accelerator.distributed_type.value}, mixed precision {accelerator.mixed_precision}"
+    right = accelerator.mixed_precision == "no" and accelerator.is_fsdp2 == sharded
+    advice = "Launch with --mixed_precision no, and --multi_gpu or --use_fsdp --fsdp_version 2."
+    require(right, ConfigError, "DDP, or FSDP 2 on GPUs, in the precision of --dtype", found, advice)
+    return accelerator
 
 
-def pace(record: TrainRecord) -> str:
-    """How fast a training is, and what the frozen target takes of its time."""
-    return f"{record.tokens_per_second:,.0f} tokens/s, {record.target_share:.0%} of the time in the frozen target"
+def own_answers(target: Target, dialogues: Sequence, config: DraftsConfig, accelerator: Accelerator) -> list[Encoded]:
+    """The target's own answers to dialogues, every second one greedily, the others at T=1; kept in a file in OUT."""
+    file, longest = config.out / "own_answers.json", min(config.training.max_length, target.max_positions)
+    if accelerator.is_main_process and not file.exists():
+        jobs = [answering(target, one, SamplingConfig(float(number % 2), seed=number), config.answer_tokens, longest)
+                for number, one in enumerate(dialogues)]  # fmt: skip
+        found = sorted(tqdm(run_jobs(target, jobs, min(64, len(jobs)), longest), "own answers", len(jobs)))
+        save_json(file, [text for _, text in found])
+    accelerator.wait_for_everyone()
+    return [(ids, response) for ids, response in load_json(file)]
+
+
+def answering(target: Target, dialogue: Dialogue, sampling: SamplingConfig, limit: int, longest: int) -> Job:
+    """A job of bench/answers.py: answers every turn, as long as there is room; returns token ids and response mask."""
+    ids, response, history = [], [], []
+    for user, _ in dialogue.turns:
+        prompt = prompt_ids(target.tokenizer, history, user, dialogue.system)
+        if len(prompt) + limit > longest or prompt[: len(ids)] != ids:  # a template that rewrites earlier turns
+            break
+        # The last token of the answer before has been drawn, but not fed.
+        tokens = yield from answer(prompt[max(0, len(ids) - 1) :], sampling, limit, target.tokenizer.eos_token_id)
+        response += [False] * (len(prompt) - len(ids)) + [True] * len(tokens)
+        ids, history = prompt + tokens, [*history, (user, target.tokenizer.decode(tokens, skip_special_tokens=True))]
+    return ids, response
+
+
+def acceptance_on(target: Target, prompts: Sequence[list[int]], max_new_tokens: int = 64) -> Callable[[Draft], float]:
+    """An evaluation draft -> tau: prompts decoded greedily with EAGLE-2's default tree, tokens per round."""
+    limits = {"max_new_tokens": max_new_tokens, "eos_token_id": getattr(target.tokenizer, "eos_token_id", None)}
+
+    def tau(draft: Draft) -> float:
+        results = [speculative_generate(target, draft, prompt, **limits) for prompt in prompts]
+        return sum(len(one.tokens) - 1 for one in results) / max(1, sum(len(one.accepted) for one in results))
+
+    return tau
+
+
+def load_target(path: str, device: str = "cpu", dtype: str = "float32", chat_format=None, device_map=None) -> Target:
+    """Target.from_pretrained; a built-in target that is not there is not looked for on the Hub."""
+    here, found = Path(path).parts[:1] != ("data",) or Path(path).is_dir(), f"no such folder in {Path.cwd()}"
+    require(here, InputError, f"the target in {path}", found, "Run in the repository's folder, or name another target.")
+    return Target.from_pretrained(path, device=device, dtype=dtype, chat_format=chat_format, device_map=device_map)
 
 
 def progress(bar: tqdm) -> Callable[[TrainRecord], None]:
-    """A callback for `train` that shows on `bar` the loss of every draft, and its tau once that has been measured."""
+    """A callback for `train` that shows the losses and taus on `bar`, beside its time left."""
 
     def on_step(record: TrainRecord) -> None:
-        states = []
-        for name, loss in record.loss.items():
-            tau = f", tau {record.tau[name][-1][1]:.2f}" if record.tau[name] else ""
-            states.append(f"{name}: loss {sum(loss[-20:]) / len(loss[-20:]):.3f}{tau}")
-        bar.set_postfix_str("  ".join([*states, pace(record)]), refresh=False)
+        states = [f"{name}: loss {sum(loss[-20:]) / len(loss[-20:]):.3f}" for name, loss in record.loss.items()]
+        states += [f"tau of {name} {found[-1][1]:.2f}" for name, found in record.tau.items() if found]
+        bar.set_postfix_str(", ".join(states), refresh=False)
         bar.update(record.step - bar.n)
 
     return on_step
-
-
-class WorldDialogues(Sequence):
-    """`count` training dialogues of the built-in world's six tasks, written when asked for."""
-
-    def __init__(self, count: int, seed: int = 0) -> None:
-        self.count, self.seed = count, seed
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Dialogue:
-        return world_dialogues([index], self.seed)[0]
-
-
-class Joined(Sequence):
-    """Two sequences, one after the other, without copying either."""
-
-    def __init__(self, first: Sequence, second: Sequence) -> None:
-        self.first, self.second = first, second
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def __getitem__(self, index: int) -> Dialogue | Encoded:
-        return self.first[index] if index < len(self.first) else self.second[index - len(self.first)]
-
-
-def from_world(
-    config: DraftsConfig, target: Target, processes: Processes
-) -> tuple[Sequence[Dialogue | Encoded], list[list[int]]]:
-    """Dialogues of the built-in world, the target's own answers to more of its questions, and held-out prompts."""
-    from fspad_ref.world.stream import further_questions
-
-    seed, first = config.training.seed, config.dialogues
-    world = WorldDialogues(first, seed)
-    prompts = [prompt_ids(target.tokenizer, [], question) for question in further_questions(config.held_out)]
-    more = world_dialogues(range(first, first + config.own_answers), seed)
-    own = answered(target, more, config.answers, config.out, group=len(CATEGORIES), processes=processes)
-    return Joined(world, own), prompts
-
-
-def from_file(
-    config: DraftsConfig, target: Target, processes: Processes
-) -> tuple[Sequence[Dialogue | Encoded], list[list[int]]]:
-    """The dialogues of a file, the first ones with answers of the target's own; the last `held_out` of them, at most a
-    tenth, only give prompts to measure tau on."""
-    dialogues = read_dialogues(config.data)
-    held = min(config.held_out, max(1, len(dialogues) // 10))
-    learnt, kept = dialogues[: len(dialogues) - held], dialogues[len(dialogues) - held :]
-    if config.own_answers > len(learnt):
-        raise InputError(
-            f"expected own_answers of at most the {len(learnt)} dialogues of {config.data} to train on, found "
-            f"{config.own_answers}. Choose fewer, or give a file with more."
-        )
-    prompts = [prompt_ids(target.tokenizer, [], one.turns[0][0], one.system) for one in kept]
-    own = answered(target, learnt[: config.own_answers], config.answers, config.out, chunk=4 * config.answers.batch,
-                   processes=processes)  # fmt: skip
-    return Joined(learnt[config.own_answers :], own), prompts
