@@ -23,8 +23,8 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fspad_ref.cache import KVCache
-from fspad_ref.errors import InputError, TargetMismatch
-from fspad_ref.files import OnTheHub, fetch_official
+from fspad_ref.errors import InputError, TargetMismatch, require
+from fspad_ref.files import OnTheHub, fetched
 from fspad_ref.official import read_official, write_official
 from fspad_ref.target import Target, head_dim
 
@@ -78,22 +78,16 @@ class DraftConfig:
             "max_positions": target.max_positions,
             **{name: value for name, value in target.identity().items() if value is not None},
         }
-        faults = [
-            f"{name} {getattr(self, name)} (target: {value})"
-            for name, value in of_target.items()
-            if getattr(self, name) not in (None, value)
-        ]
-        if faults:
-            raise TargetMismatch(
-                f"expected a draft made for this target, found {'; '.join(faults)}. "
-                "Load the target that the draft was trained on, or train a draft for this one."
-            )
-        sizes = dict(
-            intermediate_size=target.config.intermediate_size,
-            num_heads=target.config.num_attention_heads,
-            num_kv_heads=target.config.num_key_value_heads,
-            rms_norm_eps=target.config.rms_norm_eps,
-        )
+        wrong = {name: value for name, value in of_target.items() if getattr(self, name) not in (None, value)}
+        faults = "; ".join(f"{name} {getattr(self, name)} (target: {value})" for name, value in wrong.items())
+        advice = "Load the target that the draft was trained on, or train a draft for this one."
+        require(not faults, TargetMismatch, "a draft made for this target", faults, advice)
+        sizes = {
+            "intermediate_size": target.config.intermediate_size,
+            "num_heads": target.config.num_attention_heads,
+            "num_kv_heads": target.config.num_key_value_heads,
+            "rms_norm_eps": target.config.rms_norm_eps,
+        }
         missing = {name: value for name, value in sizes.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **of_target, **missing)
 
@@ -206,9 +200,8 @@ class Draft(nn.Module, OnTheHub):
         self._target = (target,)
         D = config.hidden_size
         self.fuse = nn.Linear(2 * D, D, bias=config.fuse_bias)
-        self.sampler = (
-            FeatureSampling(D, config.intermediate_size, config.rms_norm_eps) if config.feature_sampling else None
-        )
+        sizes = D, config.intermediate_size, config.rms_norm_eps
+        self.sampler = FeatureSampling(*sizes) if config.feature_sampling else None
         self.layer = DraftLayer(config)
         self.to(device=target.device, dtype=target.dtype)
         # after the cast: in bfloat16 the frequencies would turn far positions by wrong angles
@@ -228,10 +221,8 @@ class Draft(nn.Module, OnTheHub):
 
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions of the draft's single layer."""
-        config, weight = self.config, self.fuse.weight
-        return KVCache(
-            1, config.num_kv_heads, config.head_dim, capacity, batch=batch, dtype=weight.dtype, device=weight.device
-        )
+        sizes, weight = (1, self.config.num_kv_heads, self.config.head_dim, capacity), self.fuse.weight
+        return KVCache(*sizes, batch=batch, dtype=weight.dtype, device=weight.device)
 
     def forward(
         self,
@@ -262,11 +253,11 @@ class Draft(nn.Module, OnTheHub):
             h = self.sampler(h, embedding)
         return self.layer(h, self.rotary(h, positions), causal_mask(attention_mask, held, T, h.device), cache)
 
-    # --- files: save_pretrained, push_to_hub and from_pretrained are in hub.py ---------------------------------------
+    # --- files: save_pretrained, push_to_hub and from_pretrained are in files.py -------------------------------------
 
     @classmethod
     def from_official(cls, path: str | Path, target: Target, **download: Any) -> "Draft":
-        """Load a draft in the layout of the reference code or of published EAGLE drafts.
+        """Load a draft in the layout of the reference code or of published EAGLE drafts, see official.py.
 
         Args:
             path: a file of weights (.safetensors or .bin), a folder with one (a training state, or a download with its
@@ -274,23 +265,17 @@ class Draft(nn.Module, OnTheHub):
             target: the model it was trained for.
             download: revision, token, cache_dir, local_files_only or force_download, for a repository.
 
-        Kind, head counts and widths are read off the tensors. Raises CheckpointError or TargetMismatch; see
-        official.py.
+        Kind, head counts and widths are read off the tensors. Raises CheckpointError or TargetMismatch.
         """
-        path = fetch_official(path, **download)
+        path = fetched(path, **download)
         settings, tensors = read_official(path, target)
         return cls(DraftConfig(**settings), target)._load(tensors, path)
 
     def to_official(self, folder: str | Path, architecture: str = "LlamaForCausalLM") -> None:
-        """Write a plain EAGLE draft as published ones are: config.json and model.safetensors, the embedding included.
+        """Write a plain EAGLE draft as published ones are, for engines that serve EAGLE; see official.py.
 
-        SGLang wants architecture="LlamaForCausalLMEagle"; vLLM and EAGLE's own code read the default. A draft without a
-        bias of the fusing map gets one of zeros, since SGLang always makes one. vLLM ignores it: see the warning.
-
-        What these engines lack for drafts of other kinds, which are refused with ConfigError: between fc and the layer,
-        the gated MLP that reads the token's embedding (feature sampling); and a down-projection of 2 D outputs over a
-        duplicated residual, of which one half goes through lm_head and the other is fed back (partial alignment):
-        they pass one and the same vector to both. Neither can be folded into the tensors that they read.
+        SGLang wants architecture="LlamaForCausalLMEagle"; vLLM and EAGLE's own code read the default. Raises
+        ConfigError for drafts of other kinds, which these engines cannot express.
         """
         write_official(self, folder, architecture)
 
@@ -304,7 +289,6 @@ def causal_mask(mask: Tensor | None, held: int, T: int, device) -> Tensor | None
     causal = torch.ones(T, held + T, dtype=torch.bool, device=device).tril(held)[None, None]  # (1, 1, T, held + T)
     if mask is None:
         return causal
-    if held:
-        raise InputError("expected a 4-D mask with a filled cache, found a padding mask. Decode unpadded prompts.")
+    require(not held, InputError, "a 4-D mask with a filled cache", "a padding mask", "Decode unpadded prompts.")
     # A padded row may look at itself, else its softmax would be empty and its gradient NaN.
     return (causal & mask.bool()[:, None, None, :]) | torch.eye(T, dtype=torch.bool, device=device)
