@@ -1,7 +1,6 @@
-"""The command line: `python -m fspad_ref COMMAND`, each command's options made by tyro from a config dataclass.
+"""The command line: `python -m fspad_ref COMMAND`. tyro makes each command's options from its config dataclass.
 
-A command's module is imported only when the command is chosen. Exit status: 0; 1 where a command returns False (`check`
-found something amiss); 2 for an error or wrong usage; 130 for Ctrl-C.
+Exit status: 0; 1 where a command returns False (`check` found a fault); 2 for an error or wrong usage; 130 for Ctrl-C.
 """
 
 import importlib
@@ -29,29 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name not in COMMANDS:
         asked = name in ("-h", "--help")
-        lines = [] if asked else [f"expected one of the commands below, found {name!r}\n"]
-        lines += ["usage: python -m fspad_ref COMMAND [options]; COMMAND --help lists its options\n"]
-        lines += [f"  {command:10}{COMMANDS[command].summary}" for command in COMMANDS]
-        print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+        head = "" if asked else f"expected one of the commands below, found {name!r}\n\n"
+        head += "usage: python -m fspad_ref COMMAND [options]; COMMAND --help lists its options\n\n"
+        lines = [f"  {command:10}{COMMANDS[command].summary}" for command in COMMANDS]
+        print(head + "\n".join(lines), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
+    import tyro  # only now, as the command's module: help should come at once
+
+    command = COMMANDS[name]
     try:
-        return run(name, rest)
+        module = importlib.import_module(f"fspad_ref.{command.module}")
+        config = tyro.cli(getattr(module, command.config), prog=f"python -m fspad_ref {name}", args=rest)
+        return 1 if getattr(module, command.function)(config) is False else 0
     except FspadError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped. Files are written whole or not at all, so none is broken.", file=sys.stderr)
         return 130
-
-
-def run(name: str, arguments: Sequence[str]) -> int:
-    """Import the command, read its config from `arguments`, call it. Only a plain False counts as a failure."""
-    import tyro
-
-    command = COMMANDS[name]
-    module = importlib.import_module(f"fspad_ref.{command.module}")
-    config = tyro.cli(getattr(module, command.config), prog=f"python -m fspad_ref {name}", args=arguments)
-    return 1 if getattr(module, command.function)(config) is False else 0
 
 
 if __name__ == "__main__":

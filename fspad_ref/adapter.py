@@ -27,9 +27,9 @@ ROW_BY_ROW = (given.TemperatureLogitsWarper, given.TopKLogitsWarper, given.TopPL
 # Those that remember the last call, and so the text in its order: a tree asks in another.
 WITH_MEMORY = (given.UnbatchedClassifierFreeGuidanceLogitsProcessor, given.SynthIDTextWatermarkLogitsProcessor)
 # Settings of generate that change what is returned or how is searched.
-REFUSED = """num_beams num_return_sequences penalty_alpha dola_layers prompt_lookup_num_tokens assistant_early_exit
-    return_dict_in_generate output_scores output_logits output_attentions output_hidden_states
-    cache_implementation""".split()
+REFUSED = ("num_beams", "num_return_sequences", "penalty_alpha", "dola_layers", "prompt_lookup_num_tokens",
+           "assistant_early_exit", "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
+           "output_hidden_states", "cache_implementation")  # fmt: skip
 
 
 def fspad_generate(
@@ -90,16 +90,13 @@ def fspad_generate(
 
     if stream_to is not None:
         stream_to.put(input_ids.cpu())
-    sampled = SamplingConfig(1.0, seed=int(torch.randint(2**62, ()))) if config.do_sample else SamplingConfig()
+    sampling = SamplingConfig(1.0, seed=int(torch.randint(2**62, ()))) if config.do_sample else SamplingConfig()
     result = speculative_generate(
-        target, draft, input_ids,
+        target, draft, input_ids, sampling=sampling, tree=tree, on_round=each_round,
         max_new_tokens=max(1, min(limits) - input_ids.shape[1]),  # criteria are asked after a token
         eos_token_id=[int(id) for one in criteria if isinstance(one, EosTokenCriteria) for id in one.eos_token_id],
-        sampling=sampled,
-        tree=tree,
         processors=[per_node(processor) for processor in logits_processor or ()],
         stop=stop if others else None,
-        on_round=each_round,
     )  # fmt: skip
     if stream_to is not None:
         stream_to.end()
@@ -139,11 +136,10 @@ def _refuse_settings(config: Any, caller: Any) -> None:
 def _refuse_inputs(input_ids: Tensor, model_kwargs: dict[str, Any]) -> None:
     """InputError for prompts that are not simply token ids, all of them real."""
     mask, positions, cache = map(model_kwargs.get, ("attention_mask", "position_ids", "past_key_values"))
-    simple = [list(range(input_ids.shape[1]))] * input_ids.shape[0]
     for wrong, found in (
         (model_kwargs.get("inputs_embeds") is not None, "inputs_embeds"),
-        (mask is not None and not bool(mask.all()), "padding in attention_mask"),
-        (positions is not None and positions.tolist() != simple, "other position_ids than 0, 1, 2 ..."),
+        (mask is not None and not mask.all(), "padding in attention_mask"),
+        (positions is not None and (positions[:, :1].any() or (positions.diff() != 1).any()), "other position_ids"),
         (cache is not None and cache.get_seq_length() > 0, "a filled cache in past_key_values"),
     ):
         require(not wrong, InputError, "the whole prompt as token ids", found, "Pass input_ids alone, unpadded.")

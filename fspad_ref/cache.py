@@ -58,17 +58,8 @@ class KVCache(Cache):
     Raises InputError on a write beyond `capacity`.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        kv_heads: int,
-        head_dim: int,
-        capacity: int,
-        *,
-        batch: int = 1,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ):
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, capacity: int, *, batch: int = 1,
+                 dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"):  # fmt: skip
         super().__init__(layers=[_LayerView(self, index) for index in range(layers)])
         self.capacity = capacity
         # Zeros, not empty: a masked slot is multiplied by weight 0, and 0 * NaN would be NaN.

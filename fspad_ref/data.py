@@ -55,8 +55,8 @@ class Question:
 # --- files -> dialogues and questions --------------------------------------------------------------------------------
 
 _FORMATS = {"conversations": ("from", "value"), "messages": ("role", "content")}
-_ROLES = {"user": "user", "human": "user", "system": "system"}
-_ROLES |= dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant")
+_ASSISTANT = dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant")
+_ROLES = {"user": "user", "human": "user", "system": "system", **_ASSISTANT}
 
 
 def read_dialogues(path: str | os.PathLike) -> list[Dialogue]:
@@ -70,8 +70,6 @@ def read_dialogues(path: str | os.PathLike) -> list[Dialogue]:
     found = [_dialogue(record, where) for record, where in _records(path)]
     dialogues = [dialogue for dialogue, _ in found if dialogue.turns]
     left_out, skipped = sum(count for _, count in found), len(found) - len(dialogues)
-    expected, found = f"at least one dialogue with an answer in {path}", f"none in {skipped} records"
-    require(dialogues, InputError, expected, found, "Give a file of dialogues.")
     if left_out or skipped:
         counts = f"{left_out} messages left out, {skipped} records without an answer skipped"
         warnings.warn(f"{path}: {counts}", stacklevel=2)
@@ -148,10 +146,8 @@ def _records(path: str | os.PathLike) -> Iterator[tuple[Any, str]]:
 
 
 # --- text -> ids, by the chat template -------------------------------------------------------------------------------
-# Most chat models bring their own template with their tokenizer, and that one is used as it is. Vicuna's folders bring
-# none. A wrong format does not fail, it only makes answers and guesses worse, so a format is never guessed.
-
-# Vicuna v1.1 to v1.5: a preamble, then "USER: question ASSISTANT: answer</s>" without a space between turns.
+# A model's own template is used as it is. Vicuna's folders bring none; a wrong one does not fail, it only makes answers
+# worse, so none is guessed. v1.1 to v1.5: a preamble, "USER: question ASSISTANT: answer</s>", no space between turns.
 _VICUNA = (
     "{% set rest = messages[1:] if messages[0].role == 'system' else messages %}"
     "{{ bos_token }}{% if messages[0].role == 'system' %}{{ messages[0].content }}{% else %}"
@@ -171,8 +167,8 @@ def use_chat_format(tokenizer: Any, name: str) -> None:
     """
     expected = f"chat_format to be one of {', '.join(CHAT_FORMATS)}"
     require(name in CHAT_FORMATS, ConfigError, expected, repr(name), "Leave it at None for the model's own template.")
-    there = tokenizer is not None
-    require(there, ConfigError, f"a tokenizer to give the chat format {name!r} to", "none", "Save one with the model.")
+    expected = f"a tokenizer to give the chat format {name!r} to"
+    require(tokenizer is not None, ConfigError, expected, "none", "Save one with the model.")
     tokenizer.chat_template = CHAT_FORMATS[name]
 
 
@@ -185,14 +181,14 @@ def encode(dialogue: Dialogue, tokenizer: Any) -> tuple[list[int], list[bool]]:
     """Token ids of the whole dialogue under the tokenizer's chat template, and its response mask.
 
     An answer is marked up to its first end-of-sequence token: what a template adds behind that, such as a newline, is
-    never generated. Some templates rewrite earlier turns. An answer that does not stand behind the prompt that the
-    target would have got is not marked. Raises InputError if none is.
+    never generated. Some templates rewrite earlier turns: an answer is marked only if the ids before it are the prompt
+    that the target would have got. Raises InputError if none is.
     """
     require(dialogue.turns, InputError, "a dialogue of at least one turn", "none", "Leave it out.")
     messages = _messages(dialogue.turns, dialogue.system)
     ids = _ids(tokenizer, messages, generate=False)
     response = [False] * len(ids)
-    for number in (number for number, message in enumerate(messages) if message["role"] == "assistant"):
+    for number in range(len(messages) - 2 * len(dialogue.turns) + 1, len(messages), 2):  # those of the assistant
         prompt, answered = _ids(tokenizer, messages[:number], True), _ids(tokenizer, messages[: number + 1], False)
         if ids[: len(prompt)] == prompt and ids[: len(answered)] == answered:
             answer = answered[len(prompt) :]
@@ -252,15 +248,8 @@ def trained_positions(response: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batc
     return mask
 
 
-def batches(
-    dialogues: Sequence[Dialogue | Encoded],
-    tokenizer: Any,
-    tokens_per_batch: int,
-    max_length: int,
-    vocab_size: int,
-    seed: int,
-    start: int = 0,
-) -> Iterator[Batch]:
+def batches(dialogues: Sequence[Dialogue | Encoded], tokenizer: Any, tokens_per_batch: int, max_length: int,
+            vocab_size: int, seed: int, start: int = 0) -> Iterator[Batch]:  # fmt: skip
     """Endless batches, epoch after epoch, from batch number `start` on: a pure function of the data and the seed.
 
     A batch holds at most `tokens_per_batch` tokens, padding included; a longer dialogue is a batch of its own.

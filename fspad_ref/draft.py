@@ -43,8 +43,7 @@ class DraftConfig:
         fuse_bias: whether the map that fuses embedding and feature has a bias (some published drafts lack it).
         qkv_bias: whether queries, keys and values have biases (published drafts for Qwen2 do).
         rms_norm_eps: epsilon of the draft's norms.
-        hidden_size, head_dim, vocab_size, rope, max_positions, tokenizer_hash, embedding_hash: the target's, recorded
-            so that a draft can refuse another target.
+        hidden_size ... embedding_hash: the target's, recorded so that a draft can refuse another target.
     """
 
     feature_sampling: bool = True
@@ -54,10 +53,10 @@ class DraftConfig:
     num_kv_heads: int | None = None
     fuse_bias: bool = True
     qkv_bias: bool = False
+    rms_norm_eps: float | None = None
     hidden_size: int | None = None
     head_dim: int | None = None
     vocab_size: int | None = None
-    rms_norm_eps: float | None = None
     rope: dict[str, Any] | None = None
     max_positions: int | None = None
     tokenizer_hash: str | None = None
@@ -117,9 +116,7 @@ class FeatureSampling(nn.Module):
         self.up = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(
-        self, fused: Float[Tensor, "batch seq hidden"], embedding: Float[Tensor, "batch seq hidden"]
-    ) -> Float[Tensor, "batch seq hidden"]:
+    def forward(self, fused: Float[Tensor, "batch seq hidden"], embedding: Float[Tensor, "batch seq hidden"]) -> Tensor:
         opened = F.silu(self.gate(embedding)) * self.up(self.norm(fused))  # (B, T, D) -> (B, T, F)
         return fused + self.down(opened)  # (B, T, F) -> (B, T, D)
 
@@ -186,9 +183,7 @@ def rotate(x: Float[Tensor, "batch heads seq dim"], rotation: tuple[Tensor, Tens
 class Draft(nn.Module, OnTheHub):
     """A draft model bound to its target, whose embedding and lm_head it borrows, frozen.
 
-    Args:
-        config: kind and sizes; see DraftConfig.
-        target: the target it drafts for.
+    config gives its kind and sizes. save_pretrained, push_to_hub and from_pretrained are in files.py.
     """
 
     config_class = DraftConfig
@@ -253,17 +248,12 @@ class Draft(nn.Module, OnTheHub):
             h = self.sampler(h, embedding)
         return self.layer(h, self.rotary(h, positions), causal_mask(attention_mask, held, T, h.device), cache)
 
-    # --- files: save_pretrained, push_to_hub and from_pretrained are in files.py -------------------------------------
-
     @classmethod
     def from_official(cls, path: str | Path, target: Target, **download: Any) -> "Draft":
         """Load a draft in the layout of the reference code or of published EAGLE drafts, see official.py.
 
-        Args:
-            path: a file of weights (.safetensors or .bin), a folder with one (a training state, or a download with its
-                config.json), or the id of a repository on the Hub.
-            target: the model it was trained for.
-            download: revision, token, cache_dir, local_files_only or force_download, for a repository.
+        path, download: a file of weights (.safetensors or .bin), a folder with one (a training state, or a download
+        with its config.json), or the id of a repository on the Hub, see files.fetched.
 
         Kind, head counts and widths are read off the tensors. Raises CheckpointError or TargetMismatch.
         """

@@ -1,6 +1,4 @@
-"""Files <-> tensors, settings, drafts.
-
-Two promises:
+"""Files <-> tensors, settings, drafts. Two promises:
 
 1. *Atomic*: a reader sees the old file or the new one, never half of one. We write beside the final name, flush to the
    disk, then rename; a full disk or a kill in between leaves the old file in place.
@@ -47,21 +45,18 @@ def save_atomic(path: str | Path, writer: Callable[[Path], Any]) -> None:
         number = getattr(error, "errno", None) or (in_text and int(in_text[1]))
         if not number:
             raise
-        message = (
-            f"expected to write {path}, found: {os.strerror(number)}. Free some space or choose a folder that can be "
-            "written to, then save again; a file saved there before is untouched."
-        )
-        raise SaveError(number, message) from error
+        advice = "Free some space or choose another folder, and save again; what was saved there before is untouched."
+        raise SaveError(number, f"expected to write {path}, found: {os.strerror(number)}. {advice}") from error
     finally:
         with suppress(OSError):
             partial.unlink()
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     """Save named tensors as safetensors, atomically."""
     # safetensors refuses tensors that share storage, and views; a detached contiguous copy is neither.
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_atomic(path, lambda partial: save_file(flat, partial, metadata=metadata))
+    save_atomic(path, lambda partial: save_file(flat, partial, metadata={"format": "pt"}))
 
 
 def save_json(path: str | Path, value: Any) -> None:
@@ -158,13 +153,10 @@ Method: FSPAD, {{ paper_url }}
 
 class OnTheHub(ModelHubMixin, paper_url="https://arxiv.org/abs/2408.15562", library_name="fspad_ref",
                tags=["speculative-decoding"], model_card_template=_CARD):  # fmt: skip
-    """What a Draft can do with files; `config_class` is the dataclass of its settings.
+    """What a Draft can do with files. huggingface_hub's own mixin does the pushing. Saving and loading are ours: files
+    are written atomically, and a draft is loaded *for* a target and refuses another."""
 
-    huggingface_hub's own mixin does the pushing. Saving and loading are ours: files are written atomically, and a draft
-    is loaded *for* a target and refuses another.
-    """
-
-    config_class: ClassVar[type]
+    config_class: ClassVar[type]  # the dataclass of its settings
 
     def save_pretrained(self, folder: str | Path, *, config: Any = None, model_card_kwargs: dict | None = None) -> None:
         """Write config.json and model.safetensors, each atomically. Raises SaveError if the system refuses.
@@ -186,10 +178,9 @@ class OnTheHub(ModelHubMixin, paper_url="https://arxiv.org/abs/2408.15562", libr
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, target: "Target", **download: Any) -> "OnTheHub":
-        """Load what save_pretrained or push_to_hub wrote, for this target.
+        """Load what save_pretrained or push_to_hub wrote, for this target, from a folder or the Hub, see `fetched`.
 
-        folder, download: a folder, or the id of a repository on the Hub, see `fetched`. Raises CheckpointError or
-        TargetMismatch, before anything is used.
+        Raises CheckpointError or TargetMismatch, before anything is used.
         """
         folder = fetched(folder, **download)
         settings = load_json(folder / "config.json")

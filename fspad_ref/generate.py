@@ -29,7 +29,7 @@ from fspad_ref.target import Target
 from fspad_ref.tree import DraftTree, DynamicTree, Grower, TreeConfig
 from fspad_ref.verify import verify
 
-OnRound = Callable[[list[int], int], None]
+OnRound = Callable[[list[int], int], None]  # (new tokens, how many of them were drafted)
 
 
 @dataclass
@@ -157,7 +157,7 @@ def speculative_generate(
         tree: size of the draft tree; None with a Grower, which has its own.
         processors: `transformers` logits processors, applied to every node with that node's own text.
         stop: called with the new tokens so far, after each of them; True ends the text there (stop strings, say).
-        on_round: called with (new tokens, how many of them were drafted) after the prefill and after every round.
+        on_round: called after the prefill and after every round.
 
     Raises InputError for prompts and lengths that do not fit, and for logits that are NaN or all -inf; TargetMismatch
     for a draft of another target.

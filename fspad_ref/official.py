@@ -66,16 +66,16 @@ def read_official(path: Path, target: Target) -> tuple[dict[str, Any], dict[str,
         same = copy.shape == own.shape and torch.equal(copy.to(own), own.to(copy).to(own))
         advice = "Load the target that the draft was trained on."
         require(same, TargetMismatch, f"{name} in {path} to equal the target's", "another", advice)
-    dim, hidden = head_dim(target.config), tensors["fuse.weight"].shape[0]
+    fuse, q, k, gate, down = (tensors[needed].shape[0] for needed in NEEDED)  # all heights of weights
     settings = {
         "feature_sampling": "sampler.gate.weight" in tensors,
-        "partial_alignment": tensors["layer.down.weight"].shape[0] == 2 * hidden,
-        "intermediate_size": tensors["layer.gate.weight"].shape[0],
-        "num_heads": tensors["layer.q.weight"].shape[0] // dim,
-        "num_kv_heads": tensors["layer.k.weight"].shape[0] // dim,
+        "partial_alignment": down == 2 * fuse,
+        "intermediate_size": gate,
+        "num_heads": q // head_dim(target.config),
+        "num_kv_heads": k // head_dim(target.config),
         "fuse_bias": "fuse.bias" in tensors,
         "qkv_bias": "layer.q.bias" in tensors,
-        "hidden_size": hidden,
+        "hidden_size": fuse,
     }
     return settings | stated, tensors | found  # what has no translation is refused when the names are compared
 
@@ -93,10 +93,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def write_official(draft: Any, folder: str | Path, architecture: str) -> None:
-    """Write config.json and model.safetensors, the embedding included; see Draft.to_official.
-
-    A draft without a bias of the fusing map gets one of zeros, since SGLang always makes one; vLLM ignores it.
-    """
+    """See Draft.to_official. A draft without a bias of the fusing map gets zeros, since SGLang always makes one."""
     config, embed, dtype = draft.config, draft.target.embed, draft.fuse.weight.dtype
     advice = "Train a draft with feature_sampling=False and partial_alignment=False, or decode this one here."
     require(config.kind == "eagle", ConfigError, "a plain EAGLE draft to export", repr(config.kind), advice)
@@ -111,27 +108,22 @@ def write_official(draft: Any, folder: str | Path, architecture: str) -> None:
         )
     tensors.setdefault("fc.bias", torch.zeros(config.hidden_size, dtype=dtype))
     tensors["embed_tokens.weight"] = embed.weight.to(dtype)
-    save_tensors(Path(folder) / "model.safetensors", tensors, metadata={"format": "pt"})
+    save_tensors(Path(folder) / "model.safetensors", tensors)
     # A Llama of one layer, in the older spelling of RoPE that all engines read. Without "bias": the reference takes its
     # absence for a bias of fc, which there is; vLLM would take its presence for biases of the attention.
     same = ("hidden_size", "intermediate_size", "head_dim", "vocab_size", "rms_norm_eps", "qkv_bias")
     ends = ("bos_token_id", "eos_token_id", "pad_token_id")
     scaling = {name: value for name, value in config.rope.items() if name != "rope_theta"}
     settings = {
-        "architectures": [architecture],
-        "model_type": "llama",
-        "num_hidden_layers": 1,
+        "architectures": [architecture], "model_type": "llama", "num_hidden_layers": 1, "hidden_act": "silu",
+        "attention_bias": False, "eagle_fc_bias": True, "tie_word_embeddings": False,
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,
         "max_position_embeddings": config.max_positions,
         "rope_theta": config.rope["rope_theta"],
         "rope_scaling": None if scaling.get("rope_type", "default") == "default" else scaling,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "eagle_fc_bias": True,
-        "tie_word_embeddings": False,
         "torch_dtype": str(dtype).removeprefix("torch."),
-    }
-    settings |= {name: getattr(config, name) for name in same}
-    settings |= {name: getattr(draft.target.config, name, None) for name in ends}
+        **{name: getattr(config, name) for name in same},
+        **{name: getattr(draft.target.config, name, None) for name in ends},
+    }  # fmt: skip
     save_json(Path(folder) / "config.json", settings)

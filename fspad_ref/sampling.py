@@ -46,10 +46,9 @@ class SamplingConfig:
         T, top_p, top_k, seed = self.temperature, self.top_p, self.top_k, self.seed
         require(math.isfinite(T) and T >= 0, ConfigError, "temperature >= 0", T, "Set temperature to 0 or more.")
         require(0 < top_p <= 1, ConfigError, "top_p in (0, 1]", top_p, "Set top_p to 1 to keep all tokens.")
-        whole = isinstance(top_k, int) and top_k >= 0
-        require(whole, ConfigError, "top_k a whole number >= 0", repr(top_k), "Set top_k to 0 to keep all tokens.")
-        whole = isinstance(seed, int) and 0 <= seed < 2**63
-        require(whole, ConfigError, "seed a whole number in [0, 2**63)", repr(seed), "Set seed to such a number.")
+        cut, key = isinstance(top_k, int) and top_k >= 0, isinstance(seed, int) and 0 <= seed < 2**63
+        require(cut, ConfigError, "top_k a whole number >= 0", repr(top_k), "Set top_k to 0 to keep all tokens.")
+        require(key, ConfigError, "seed a whole number in [0, 2**63)", repr(seed), "Set seed to such a number.")
 
     @property
     def greedy(self) -> bool:

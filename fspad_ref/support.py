@@ -78,9 +78,7 @@ def come_home(module: nn.Module, home: torch.device) -> None:
 class SpreadCache(KVCache):
     """A KVCache of several parts, one per device, each with the layers of that device.
 
-    Args:
-        devices: the device of every layer.
-        part: (number of layers, device) -> a KVCache.
+    devices: the device of every layer. part: (number of layers, device) -> a KVCache.
     """
 
     def __init__(self, devices: Sequence[torch.device], part: Callable[[int, torch.device], KVCache]):
@@ -91,15 +89,12 @@ class SpreadCache(KVCache):
 
     @property
     def length(self) -> int:
-        """As KVCache.length: that of the last layer."""
         return list(self.parts.values())[-1].length
 
     def keep(self, start: int, rows: Tensor) -> None:
-        """As KVCache.keep, in every part."""
         for part in self.parts.values():
             part.keep(start, rows.to(part.kv.device))
 
     def truncate(self, length: int) -> None:
-        """As KVCache.truncate, in every part."""
         for part in self.parts.values():
             part.truncate(length)

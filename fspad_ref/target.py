@@ -30,11 +30,7 @@ TOKENIZER_OPTIONS = ("trust_remote_code", "revision", "token", "cache_dir", "loc
 
 
 class Target:
-    """A frozen causal LM and its tokenizer.
-
-    Args:
-        model: a `transformers` causal LM; its parameters are frozen and it is put in eval mode.
-        tokenizer: its tokenizer, or None.
+    """A `transformers` causal LM, frozen and in eval mode, and its tokenizer or None.
 
     Raises UnsupportedTarget if tree verification cannot work on this model.
     """
@@ -106,16 +102,12 @@ class Target:
                 torch.cuda.synchronize(device)
 
     def identity(self) -> dict[str, str | None]:
-        """Fingerprints by which a draft recognises its target: of the tokenizer (None without one), of the embedding.
-
-        The embedding is rounded to bfloat16, so that the precision it was loaded in does not matter, and thinned out.
-        """
+        """Fingerprints by which a draft recognises its target: of the tokenizer (None without one), and of some rows of
+        the embedding, rounded to bfloat16 so that the precision it was loaded in does not matter."""
         rows = self.embed.weight[:: max(1, self.vocab_size // 1024)].to(torch.bfloat16)
         words = sorted(self.tokenizer.get_vocab().items()) if self.tokenizer else None
-        return {
-            "tokenizer_hash": words and _hash(repr(words).encode()),
-            "embedding_hash": _hash(rows.view(torch.int16).cpu().numpy().tobytes()),
-        }
+        rounded = rows.view(torch.int16).cpu().numpy().tobytes()
+        return {"tokenizer_hash": words and _hash(repr(words).encode()), "embedding_hash": _hash(rounded)}
 
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions."""

@@ -36,7 +36,7 @@ class TreeConfig:
         depth: draft forwards after the first; the tree has depth + 1 levels below the root.
         total_tokens: N, nodes kept, root included: the tokens that one target forward verifies.
 
-    Raises ConfigError for sizes below 1 and for more nodes than the expansion scores (1 + k + depth k^2).
+    Raises ConfigError for sizes below 1, and for more nodes than the expansion scores.
     """
 
     top_k: int = 10
@@ -54,7 +54,7 @@ class TreeConfig:
 
     @property
     def capacity(self) -> int:
-        """Nodes that the expansion scores, root included."""
+        """Nodes that the expansion scores, root included: 1 + k + depth k^2."""
         return 1 + self.top_k + self.depth * self.top_k**2
 
     @property
@@ -210,7 +210,7 @@ class Grower(ABC):
 
     Args:
         draft: what guesses, a Draft or Medusa's heads; has the attribute `target`.
-        shape: how large its trees are; has the attributes `levels` and `total_tokens`, as TreeConfig.
+        shape: how large its trees are; has `levels` (below the root) and `total_tokens` (root included), as TreeConfig.
     """
 
     draft: nn.Module
@@ -231,12 +231,10 @@ class Grower(ABC):
 
     @property
     def levels(self) -> int:
-        """Levels below the root: the most draft tokens one round can accept."""
         return self.shape.levels
 
     @property
     def nodes(self) -> int:
-        """N, root included."""
         return self.shape.total_tokens
 
 
