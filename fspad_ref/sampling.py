@@ -8,7 +8,7 @@ temperature could be forgotten.
     token  = choose(scores, noise.rows(first, count))    argmax_w( log p(w) + Gumbel(seed, position, w) )
 
 *Position-keyed noise.* The Gumbel trick draws exactly from p when the noise is fresh. Ours is a pure function of
-(seed, absolute index of the token being drawn, w): whoever draws token number 17 of a text, plain decoding or
+(seed, absolute index of the token being drawn, w): whatever draws token number 17 of a text, plain decoding or
 some node of some tree, meets the same noise. Hence the text depends on (target, prompt, seed) alone, and
 "lossless" can be tested token by token at any temperature.
 """
