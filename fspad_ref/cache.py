@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from fspad_ref.errors import InputError
+from fspad_ref.errors import InputError, require
 
 
 class _LayerView(CacheLayerMixin):
@@ -58,17 +58,8 @@ class KVCache(Cache):
     Raises InputError on a write beyond `capacity`.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        kv_heads: int,
-        head_dim: int,
-        capacity: int,
-        *,
-        batch: int = 1,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ):
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, capacity: int, *, batch: int = 1,
+                 dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"):  # fmt: skip
         super().__init__(layers=[_LayerView(self, index) for index in range(layers)])
         self.capacity = capacity
         # Zeros, not empty: a masked slot is multiplied by weight 0, and 0 * NaN would be NaN.
@@ -84,11 +75,7 @@ class KVCache(Cache):
         """Append `(B, H, n, D)` keys and values to one layer; returns views of all that the layer holds."""
         start = self.length_of[layer]
         end = start + keys.shape[-2]
-        if end > self.capacity:
-            raise InputError(
-                f"expected at most {self.capacity} cached positions, found {end}. "
-                "Make the cache with a larger capacity."
-            )
+        require(end <= self.capacity, InputError, f"at most {self.capacity} positions", end, "Make a larger cache.")
         self.kv[layer, 0, :, :, start:end] = keys
         self.kv[layer, 1, :, :, start:end] = values
         self.length_of[layer] = end

@@ -23,8 +23,8 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fspad_ref.cache import KVCache
-from fspad_ref.errors import InputError, TargetMismatch
-from fspad_ref.files import OnTheHub, fetch_official
+from fspad_ref.errors import InputError, TargetMismatch, require
+from fspad_ref.files import OnTheHub, fetched
 from fspad_ref.official import read_official, write_official
 from fspad_ref.target import Target, head_dim
 
@@ -43,8 +43,7 @@ class DraftConfig:
         fuse_bias: whether the map that fuses embedding and feature has a bias (some published drafts lack it).
         qkv_bias: whether queries, keys and values have biases (published drafts for Qwen2 do).
         rms_norm_eps: epsilon of the draft's norms.
-        hidden_size, head_dim, vocab_size, rope, max_positions, tokenizer_hash, embedding_hash: the target's, recorded
-            so that a draft can refuse another target.
+        hidden_size ... embedding_hash: the target's, recorded so that a draft can refuse another target.
     """
 
     feature_sampling: bool = True
@@ -54,10 +53,10 @@ class DraftConfig:
     num_kv_heads: int | None = None
     fuse_bias: bool = True
     qkv_bias: bool = False
+    rms_norm_eps: float | None = None
     hidden_size: int | None = None
     head_dim: int | None = None
     vocab_size: int | None = None
-    rms_norm_eps: float | None = None
     rope: dict[str, Any] | None = None
     max_positions: int | None = None
     tokenizer_hash: str | None = None
@@ -78,22 +77,16 @@ class DraftConfig:
             "max_positions": target.max_positions,
             **{name: value for name, value in target.identity().items() if value is not None},
         }
-        faults = [
-            f"{name} {getattr(self, name)} (target: {value})"
-            for name, value in of_target.items()
-            if getattr(self, name) not in (None, value)
-        ]
-        if faults:
-            raise TargetMismatch(
-                f"expected a draft made for this target, found {'; '.join(faults)}. "
-                "Load the target that the draft was trained on, or train a draft for this one."
-            )
-        sizes = dict(
-            intermediate_size=target.config.intermediate_size,
-            num_heads=target.config.num_attention_heads,
-            num_kv_heads=target.config.num_key_value_heads,
-            rms_norm_eps=target.config.rms_norm_eps,
-        )
+        wrong = {name: value for name, value in of_target.items() if getattr(self, name) not in (None, value)}
+        faults = "; ".join(f"{name} {getattr(self, name)} (target: {value})" for name, value in wrong.items())
+        advice = "Load the target that the draft was trained on, or train a draft for this one."
+        require(not faults, TargetMismatch, "a draft made for this target", faults, advice)
+        sizes = {
+            "intermediate_size": target.config.intermediate_size,
+            "num_heads": target.config.num_attention_heads,
+            "num_kv_heads": target.config.num_key_value_heads,
+            "rms_norm_eps": target.config.rms_norm_eps,
+        }
         missing = {name: value for name, value in sizes.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **of_target, **missing)
 
@@ -123,9 +116,7 @@ class FeatureSampling(nn.Module):
         self.up = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(
-        self, fused: Float[Tensor, "batch seq hidden"], embedding: Float[Tensor, "batch seq hidden"]
-    ) -> Float[Tensor, "batch seq hidden"]:
+    def forward(self, fused: Float[Tensor, "batch seq hidden"], embedding: Float[Tensor, "batch seq hidden"]) -> Tensor:
         opened = F.silu(self.gate(embedding)) * self.up(self.norm(fused))  # (B, T, D) -> (B, T, F)
         return fused + self.down(opened)  # (B, T, F) -> (B, T, D)
 
@@ -192,9 +183,7 @@ def rotate(x: Float[Tensor, "batch heads seq dim"], rotation: tuple[Tensor, Tens
 class Draft(nn.Module, OnTheHub):
     """A draft model bound to its target, whose embedding and lm_head it borrows, frozen.
 
-    Args:
-        config: kind and sizes; see DraftConfig.
-        target: the target it drafts for.
+    config gives its kind and sizes. save_pretrained, push_to_hub and from_pretrained are in files.py.
     """
 
     config_class = DraftConfig
@@ -206,9 +195,8 @@ class Draft(nn.Module, OnTheHub):
         self._target = (target,)
         D = config.hidden_size
         self.fuse = nn.Linear(2 * D, D, bias=config.fuse_bias)
-        self.sampler = (
-            FeatureSampling(D, config.intermediate_size, config.rms_norm_eps) if config.feature_sampling else None
-        )
+        sizes = D, config.intermediate_size, config.rms_norm_eps
+        self.sampler = FeatureSampling(*sizes) if config.feature_sampling else None
         self.layer = DraftLayer(config)
         self.to(device=target.device, dtype=target.dtype)
         # after the cast: in bfloat16 the frequencies would turn far positions by wrong angles
@@ -228,10 +216,8 @@ class Draft(nn.Module, OnTheHub):
 
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions of the draft's single layer."""
-        config, weight = self.config, self.fuse.weight
-        return KVCache(
-            1, config.num_kv_heads, config.head_dim, capacity, batch=batch, dtype=weight.dtype, device=weight.device
-        )
+        sizes, weight = (1, self.config.num_kv_heads, self.config.head_dim, capacity), self.fuse.weight
+        return KVCache(*sizes, batch=batch, dtype=weight.dtype, device=weight.device)
 
     def forward(
         self,
@@ -262,35 +248,24 @@ class Draft(nn.Module, OnTheHub):
             h = self.sampler(h, embedding)
         return self.layer(h, self.rotary(h, positions), causal_mask(attention_mask, held, T, h.device), cache)
 
-    # --- files: save_pretrained, push_to_hub and from_pretrained are in hub.py ---------------------------------------
-
     @classmethod
     def from_official(cls, path: str | Path, target: Target, **download: Any) -> "Draft":
-        """Load a draft in the layout of the reference code or of published EAGLE drafts.
+        """Load a draft in the layout of the reference code or of published EAGLE drafts, see official.py.
 
-        Args:
-            path: a file of weights (.safetensors or .bin), a folder with one (a training state, or a download with its
-                config.json), or the id of a repository on the Hub.
-            target: the model it was trained for.
-            download: revision, token, cache_dir, local_files_only or force_download, for a repository.
+        path, download: a file of weights (.safetensors or .bin), a folder with one (a training state, or a download
+        with its config.json), or the id of a repository on the Hub, see files.fetched.
 
-        Kind, head counts and widths are read off the tensors. Raises CheckpointError or TargetMismatch; see
-        official.py.
+        Kind, head counts and widths are read off the tensors. Raises CheckpointError or TargetMismatch.
         """
-        path = fetch_official(path, **download)
+        path = fetched(path, **download)
         settings, tensors = read_official(path, target)
         return cls(DraftConfig(**settings), target)._load(tensors, path)
 
     def to_official(self, folder: str | Path, architecture: str = "LlamaForCausalLM") -> None:
-        """Write a plain EAGLE draft as published ones are: config.json and model.safetensors, the embedding included.
+        """Write a plain EAGLE draft as published ones are, for engines that serve EAGLE; see official.py.
 
-        SGLang wants architecture="LlamaForCausalLMEagle"; vLLM and EAGLE's own code read the default. A draft without a
-        bias of the fusing map gets one of zeros, since SGLang always makes one. vLLM ignores it: see the warning.
-
-        What these engines lack for drafts of other kinds, which are refused with ConfigError: between fc and the layer,
-        the gated MLP that reads the token's embedding (feature sampling); and a down-projection of 2 D outputs over a
-        duplicated residual, of which one half goes through lm_head and the other is fed back (partial alignment):
-        they pass one and the same vector to both. Neither can be folded into the tensors that they read.
+        SGLang wants architecture="LlamaForCausalLMEagle"; vLLM and EAGLE's own code read the default. Raises
+        ConfigError for drafts of other kinds, which these engines cannot express.
         """
         write_official(self, folder, architecture)
 
@@ -304,7 +279,6 @@ def causal_mask(mask: Tensor | None, held: int, T: int, device) -> Tensor | None
     causal = torch.ones(T, held + T, dtype=torch.bool, device=device).tril(held)[None, None]  # (1, 1, T, held + T)
     if mask is None:
         return causal
-    if held:
-        raise InputError("expected a 4-D mask with a filled cache, found a padding mask. Decode unpadded prompts.")
+    require(not held, InputError, "a 4-D mask with a filled cache", "a padding mask", "Decode unpadded prompts.")
     # A padded row may look at itself, else its softmax would be empty and its gradient NaN.
     return (causal & mask.bool()[:, None, None, :]) | torch.eye(T, dtype=torch.bool, device=device)

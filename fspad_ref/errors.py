@@ -1,8 +1,10 @@
 """The errors a user of the package may want to catch.
 
-Each message says three things: what was expected, what was found, and what to do about it. All of them
-derive from `FspadError`, and from the built-in exception a reader would guess, so `except ValueError` works too.
+Each message says three things: what was expected, what was found, and what to do about it. All of them derive from
+`FspadError`, and from the built-in exception a reader would guess, so `except ValueError` works too.
 """
+
+from typing import Any
 
 
 class FspadError(Exception):
@@ -35,3 +37,9 @@ class UnsupportedTarget(FspadError, TypeError):
 
 class NonFiniteLoss(FspadError, ArithmeticError):
     """A training loss became NaN or infinite."""
+
+
+def require(condition: Any, kind: type[FspadError], expected: str, found: Any, advice: str) -> None:
+    """Raise an error of this kind unless the condition holds."""
+    if not condition:
+        raise kind(f"expected {expected}, found {found}. {advice}")

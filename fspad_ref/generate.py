@@ -4,14 +4,13 @@ A round of speculative decoding, between two target forwards:
 
     grow      the draft grows a tree from the newly accepted (feature, next token) pairs
     score     one target forward gives every node its feature, hence its logits
-    draw      one token a node, position-keyed
+    draw      one token per node, position-keyed
     verify    walk the tree along the drawn tokens
     keep      the accepted path stays in the target's cache, the rest is forgotten
 
-These are lines of the loop in `speculative_generate`. There is no other such loop: baselines that grow their trees
-otherwise (lab/static_tree.py, lab/medusa.py) stand in the draft's place, as a `Grower`.
-
-Both loops draw token number i of the text with the same noise, so for one seed they emit the same tokens.
+These are lines of the loop in `speculative_generate`. There is no other such loop: baselines that grow other trees
+take the draft's place, as a `Grower`. Both loops draw token number i of the text with the same noise, so for one seed
+they emit the same tokens.
 """
 
 import math
@@ -24,13 +23,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fspad_ref.draft import Draft
-from fspad_ref.errors import ConfigError, InputError, TargetMismatch
+from fspad_ref.errors import ConfigError, InputError, TargetMismatch, require
 from fspad_ref.sampling import GumbelNoise, SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
 from fspad_ref.tree import DraftTree, DynamicTree, Grower, TreeConfig
 from fspad_ref.verify import verify
 
-OnRound = Callable[[list[int], int], None]
+OnRound = Callable[[list[int], int], None]  # (new tokens, how many of them were drafted)
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Generation:
 
     @property
     def tau(self) -> float:
-        """Average acceptance length: tokens a target forward, accepted plus the one the target adds.
+        """Average acceptance length: tokens per target forward, the accepted ones and the one that the target adds.
 
         The prefill and its token are no round. Plain decoding has tau = 1 by this count; without rounds it is NaN.
         """
@@ -68,9 +67,7 @@ class Chooser:
         noise = None if self.noise is None else self.noise.rows(text.shape[1], 1)
         return choose(process_logits(logits, self.config), noise)
 
-    def extend(
-        self, text: Int[Tensor, "1 seq"], logits: Float[Tensor, "1 vocab"]
-    ) -> tuple[Int[Tensor, "1 seq_plus_1"], int]:
+    def extend(self, text: Int[Tensor, "1 seq"], logits: Float[Tensor, "1 vocab"]) -> tuple[Tensor, int]:
         """The text with its next token, and that token as a number: one copy to the host."""
         token = self.next(logits, text)
         return torch.cat((text, token[None]), dim=1), int(token)
@@ -113,9 +110,9 @@ def autoregressive_generate(
     stop: Callable[[list[int]], bool] | None = None,
     on_round: OnRound | None = None,
 ) -> Generation:
-    """Plain decoding, one token a forward: the reference for the text, and the baseline for the clock.
+    """Plain decoding, one token per forward: the reference for the text, and the baseline for the clock.
 
-    Arguments, errors and result as in `speculative_generate`; `.accepted` holds a 0 a round, so tau is 1.
+    Arguments, errors and result as in `speculative_generate`; `.accepted` holds a 0 per round, so tau is 1.
     """
     text = prepare_prompt(target, input_ids, max_new_tokens, extra=0)  # (1, T)
     result, ending = Generation(), Stop(max_new_tokens, eos_token_id, stop, on_round)
@@ -151,16 +148,16 @@ def speculative_generate(
     """Lossless speculative decoding with a draft tree (FSPAD; EAGLE-2, section 4).
 
     Args:
-        target, draft: the draft must have been made for this target. It grows EAGLE-2's trees; what grows other trees,
-            a `Grower`, may stand in its place: the loop asks for a tree a round and cares no further.
+        target, draft: the draft must have been made for this target. It grows EAGLE-2's trees; a `Grower` of other
+            trees may take its place.
         input_ids: the prompt, (1, T) or a list of T ids.
-        max_new_tokens: honoured exactly, also within a round.
+        max_new_tokens: kept to exactly, also within a round.
         eos_token_id: one id or several; the text ends with the first of them. None: never.
         sampling: greedy by default.
         tree: size of the draft tree; None with a Grower, which has its own.
         processors: `transformers` logits processors, applied to every node with that node's own text.
         stop: called with the new tokens so far, after each of them; True ends the text there (stop strings, say).
-        on_round: called with (new tokens, how many of them were drafted) after the prefill and after every round.
+        on_round: called after the prefill and after every round.
 
     Raises InputError for prompts and lengths that do not fit, and for logits that are NaN or all -inf; TargetMismatch
     for a draft of another target.
@@ -191,17 +188,11 @@ def speculative_generate(
 
 
 def grower_for(target: Target, draft: Draft | Grower, tree: TreeConfig | None) -> Grower:
-    """Who grows the trees. Raises TargetMismatch for another target, ConfigError for a size that would be ignored."""
-    if isinstance(draft, Grower) and tree is not None:
-        raise ConfigError(
-            f"expected no tree size beside a grower, which has its own, found {tree}. Leave tree at None, or give the "
-            "grower another size."
-        )
-    if draft.target is not target:
-        raise TargetMismatch(
-            "expected the target that the draft was loaded for, found another Target object. "
-            "Load the draft with Draft.from_pretrained(folder, target) for this target."
-        )
+    """What grows the trees. Raises TargetMismatch for another target, ConfigError for a size that would be ignored."""
+    sized = tree is None or not isinstance(draft, Grower)
+    require(sized, ConfigError, "no tree size beside a grower, which has its own", tree, "Leave tree at None.")
+    same, expected = draft.target is target, "the target that the draft was loaded for"
+    require(same, TargetMismatch, expected, "another Target object", "Load the draft for this target.")
     return draft if isinstance(draft, Grower) else DynamicTree(draft, tree or TreeConfig())
 
 
@@ -216,22 +207,19 @@ class Stop:
         on_round: OnRound | None,
     ):
         self.max_new_tokens, self.stop, self.on_round = max_new_tokens, stop, on_round
-        ids = [] if eos_token_id is None else torch.as_tensor(eos_token_id).flatten().tolist()
-        self.eos = set(ids)
+        self.eos = set() if eos_token_id is None else set(torch.as_tensor(eos_token_id).flatten().tolist())
 
     def take(self, result: Generation, tokens: list[int], accepted: int | None = None) -> bool:
-        """Append a round's tokens up to the end of the text, count the drafted ones that stay; True if it ended.
+        """Append a round's tokens up to the end of the text, count the drafted ones that stay; True at the end.
 
         The prefill's token comes with accepted=None, as it is no round; those of plain decoding with 0.
         """
         room = self.max_new_tokens - len(result.tokens)
         ends = [n for n in range(1, min(room, len(tokens)) + 1) if self._ends(result.tokens, tokens[:n])]
         kept = tokens[: ends[0]] if ends else tokens[:room]
-        if -1 in kept:
-            raise InputError(
-                "expected at least one possible next token, found logits that are NaN or all -inf after "
-                "the processors. Check the weights and the logits processors."
-            )
+        found = "logits that are NaN or all -inf after the processors"
+        advice = "Check the weights and the logits processors."
+        require(-1 not in kept, InputError, "at least one possible next token", found, advice)
         result.tokens += kept
         if accepted is not None:
             result.accepted.append(min(accepted, len(kept)))
@@ -248,37 +236,24 @@ def prepare_prompt(target: Target, input_ids: Any, max_new_tokens: int, extra: i
 
     extra: positions beyond the text that a draft tree may reach.
     """
-    ids = whole_numbers(input_ids).to(target.device, torch.long)
-    ids = ids[None] if ids.dim() == 1 else ids
-    if ids.dim() != 2 or ids.shape[0] != 1:
-        raise InputError(
-            f"expected one prompt, (1, T) or a list of ids, found shape {tuple(ids.shape)}. Decode one at a time."
-        )
-    target.check_ids(ids)
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 0:
-        raise InputError(
-            f"expected max_new_tokens to be a whole number >= 0, found {max_new_tokens!r}. Set it to 0 or more."
-        )
-    fits = target.max_positions - ids.shape[1] - extra
-    if max_new_tokens > fits:
-        advice = f"Set max_new_tokens to at most {fits}." if fits > 0 else "Shorten the prompt, or use a smaller tree."
-        raise InputError(
-            f"expected prompt + max_new_tokens + tree levels within the target's {target.max_positions} positions, "
-            f"found {ids.shape[1]} + {max_new_tokens} + {extra}. {advice}"
-        )
-    return ids
-
-
-def whole_numbers(input_ids: Any) -> Tensor:
-    """Token ids as a tensor. Raises InputError for text, fractions, and whatever else is not whole numbers."""
     try:
-        ids = torch.as_tensor(input_ids)
-    except (TypeError, ValueError, RuntimeError) as error:
-        given = f"{type(input_ids).__name__} {input_ids!r:.40}"
-        raise InputError(
-            f"expected a prompt of token ids, (1, T) or a list of whole numbers, found {given}. Encode text with "
-            "target.tokenizer, and of what that returns give the input_ids."
-        ) from error
-    if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
-        raise InputError(f"expected a prompt of whole numbers, found {ids.dtype}. Give token ids, not values or masks.")
+        ids = torch.as_tensor(input_ids, device=target.device)
+        found = f"{ids.dtype} of shape {tuple(ids.shape)}"
+    except (TypeError, ValueError, RuntimeError):  # text, say
+        ids, found = None, f"{type(input_ids).__name__} {input_ids!r:.40}"
+    numbers = ids is not None and (ids.dtype in (torch.int64, torch.int32) or not ids.numel())
+    advice = "Encode text with target.tokenizer, give the input_ids of what that returns, one prompt at a time."
+    expected = "one prompt of token ids, (1, T) or a list of whole numbers"
+    require(numbers and ids.shape[:-1] in ((), (1,)), InputError, expected, found, advice)
+    ids = ids.reshape(1, -1).long()
+    require(ids.numel(), InputError, "a prompt of at least one token", "an empty one", "Give the model some text.")
+    low, high, V = int(ids.min()), int(ids.max()), target.vocab_size
+    advice = "Encode the prompt with this target's own tokenizer."
+    require(0 <= low <= high < V, InputError, f"token ids in [0, {V})", low if low < 0 else high, advice)
+    whole = isinstance(max_new_tokens, int) and max_new_tokens >= 0
+    require(whole, InputError, "max_new_tokens to be a whole number >= 0", repr(max_new_tokens), "Set it to 0 or more.")
+    fits = target.max_positions - ids.shape[1] - extra
+    advice = f"Set max_new_tokens to at most {fits}." if fits > 0 else "Shorten the prompt, or use a smaller tree."
+    expected = f"prompt + max_new_tokens + tree levels within the target's {target.max_positions} positions"
+    require(max_new_tokens <= fits, InputError, expected, f"{ids.shape[1]} + {max_new_tokens} + {extra}", advice)
     return ids

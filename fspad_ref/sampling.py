@@ -8,7 +8,7 @@ temperature could be forgotten.
     token  = choose(scores, noise.rows(first, count))    argmax_w( log p(w) + Gumbel(seed, position, w) )
 
 *Position-keyed noise.* The Gumbel trick draws exactly from p when the noise is fresh. Ours is a pure function of
-(seed, absolute index of the token being drawn, w): whoever draws token number 17 of a text, plain decoding or
+(seed, absolute index of the token being drawn, w): whatever draws token number 17 of a text, plain decoding or
 some node of some tree, meets the same noise. Hence the text depends on (target, prompt, seed) alone, and
 "lossless" can be tested token by token at any temperature.
 """
@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from fspad_ref.errors import ConfigError
+from fspad_ref.errors import ConfigError, require
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,16 @@ class SamplingConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _require(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", ">= 0", self.temperature)
-        _require(0 < self.top_p <= 1, "top_p", "in (0, 1]", self.top_p)
-        _require(isinstance(self.top_k, int) and self.top_k >= 0, "top_k", "a whole number >= 0", self.top_k)
-        _require(
-            isinstance(self.seed, int) and 0 <= self.seed < 2**63, "seed", "a whole number in [0, 2**63)", self.seed
-        )
+        T, top_p, top_k, seed = self.temperature, self.top_p, self.top_k, self.seed
+        require(math.isfinite(T) and T >= 0, ConfigError, "temperature >= 0", T, "Set temperature to 0 or more.")
+        require(0 < top_p <= 1, ConfigError, "top_p in (0, 1]", top_p, "Set top_p to 1 to keep all tokens.")
+        cut, key = isinstance(top_k, int) and top_k >= 0, isinstance(seed, int) and 0 <= seed < 2**63
+        require(cut, ConfigError, "top_k a whole number >= 0", repr(top_k), "Set top_k to 0 to keep all tokens.")
+        require(key, ConfigError, "seed a whole number in [0, 2**63)", repr(seed), "Set seed to such a number.")
 
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
-
-
-def _require(condition: bool, name: str, expected: str, found) -> None:
-    if not condition:
-        raise ConfigError(f"expected {name} {expected}, found {found!r}. Set {name} to a value {expected}.")
 
 
 def process_logits(logits: Float[Tensor, "rows vocab"], config: SamplingConfig) -> Float[Tensor, "rows vocab"]:

@@ -10,7 +10,7 @@ token t+1, one linear map away from its logits (FSPAD; EAGLE, section 2).
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pickle import UnpicklingError
 
 import torch
@@ -21,32 +21,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fspad_ref.cache import KVCache
 from fspad_ref.data import use_chat_format
-from fspad_ref.errors import CheckpointError, ConfigError, InputError
-from fspad_ref.support import (
-    TESTED,
-    SpreadCache,
-    come_home,
-    layer_devices,
-    refuse_attention,
-    refuse_misbehaving,
-    refuse_model,
-)
+from fspad_ref.errors import CheckpointError, ConfigError, InputError, require
+from fspad_ref.files import check_finite
+from fspad_ref.support import SpreadCache, come_home, layer_devices, refuse_attention, refuse_model
 
-# What of from_pretrained's options says where the files are, and so holds for the tokenizer too.
+# The options of from_pretrained that say where the files are, and so hold for the tokenizer, too.
 TOKENIZER_OPTIONS = ("trust_remote_code", "revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
 class Target:
-    """A frozen causal LM and its tokenizer.
-
-    Args:
-        model: a `transformers` causal LM; its parameters are frozen and it is put in eval mode.
-        tokenizer: its tokenizer, or None.
+    """A `transformers` causal LM, frozen and in eval mode, and its tokenizer or None.
 
     Raises UnsupportedTarget if tree verification cannot work on this model.
     """
-
-    devices: Sequence[torch.device] = ()  # of each layer, where a device_map spread them over several
 
     def __init__(self, model: nn.Module, tokenizer=None):
         refuse_model(model)
@@ -55,7 +42,10 @@ class Target:
         self.backbone = model.get_decoder()
         self.embed = model.get_input_embeddings()
         self.lm_head = model.get_output_embeddings()
-        self.devices = layer_devices(model)
+        self.config = model.config
+        self.vocab_size: int = self.lm_head.weight.shape[0]
+        self.max_positions: int = self.config.max_position_embeddings
+        self.devices: Sequence[torch.device] = layer_devices(model)  # empty unless a device_map spread the layers
         if self.devices:
             come_home(self.lm_head, self.device)
 
@@ -69,39 +59,32 @@ class Target:
             path: a folder, or the id of a model on the Hub; HF_HUB_OFFLINE=1 keeps to what was downloaded before.
             device: where the model goes, unless a device_map is given: "auto" spreads it over all GPUs that there are.
             dtype: float64, float32, bfloat16 or float16.
-            chat_format: a prompt format of chat.py, for models without a chat template; None for the model's own.
+            chat_format: one of data.CHAT_FORMATS, for models without a chat template; None for the model's own.
             kwargs: for `transformers`: device_map, revision, local_files_only ... Remote code stays off unless the
                 caller passes trust_remote_code=True.
 
         Raises CheckpointError if there is no readable model at `path`, UnsupportedTarget for one that cannot work.
         """
-        if dtype not in ("float64", "float32", "bfloat16", "float16"):
-            raise ConfigError(f"expected dtype float64, float32, bfloat16 or float16, found {dtype!r}. Choose one.")
+        dtypes = ("float64", "float32", "bfloat16", "float16")
+        require(dtype in dtypes, ConfigError, f"a dtype of {', '.join(dtypes)}", repr(dtype), "Choose one.")
         # remote code: False, since None would ask on the terminal
         kwargs = {"attn_implementation": "sdpa", "trust_remote_code": False, **kwargs}
         refuse_attention(kwargs["attn_implementation"])
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                path, dtype=getattr(torch, dtype), output_loading_info=True, **kwargs
-            )
+            kwargs |= {"dtype": getattr(torch, dtype), "output_loading_info": True}
+            model, info = AutoModelForCausalLM.from_pretrained(path, **kwargs)
         except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise CheckpointError(
                 f"expected a Hugging Face causal LM at {path!r}, found: {error} "
                 "Give a folder with config.json and model.safetensors, or a Hub id."
             ) from error
-        refuse_model(model)
-        refuse_damaged(model, info["missing_keys"], path)
+        missing = ", ".join(sorted(info["missing_keys"])[:3])  # transformers fills these with random numbers
+        require(not missing, CheckpointError, f"all weights of {path!r}", f"none for {missing}", "Get the files again.")
+        check_finite(dict(model.named_parameters()), path)
         tokenizer = load_tokenizer(path, **{name: kwargs[name] for name in TOKENIZER_OPTIONS if name in kwargs})
         if chat_format is not None:
             use_chat_format(tokenizer, chat_format)
-        target = cls(model if kwargs.get("device_map") else model.to(device), tokenizer)
-        if target.config.model_type not in TESTED:
-            refuse_misbehaving(target)
-        return target
-
-    @property
-    def config(self):
-        return self.model.config
+        return cls(model if kwargs.get("device_map") else model.to(device), tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -112,59 +95,28 @@ class Target:
     def dtype(self) -> torch.dtype:
         return self.embed.weight.dtype
 
-    @property
-    def vocab_size(self) -> int:
-        return self.lm_head.weight.shape[0]
-
-    @property
-    def max_positions(self) -> int:
-        return self.config.max_position_embeddings
-
     def synchronize(self) -> None:
-        """Wait for the device: kernels run behind Python's back there, and a clock read without this means nothing."""
+        """Wait for the device: kernels run asynchronously there, and a clock read without this means nothing."""
         for device in {self.device, *self.devices}:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
     def identity(self) -> dict[str, str | None]:
-        """Fingerprints by which a draft knows its target again: of the tokenizer (None without one), of the embedding.
-
-        The embedding is rounded to bfloat16, so that the precision it was loaded in does not matter, and thinned out.
-        """
+        """Fingerprints by which a draft recognises its target: of the tokenizer (None without one), and of some rows of
+        the embedding, rounded to bfloat16 so that the precision it was loaded in does not matter."""
         rows = self.embed.weight[:: max(1, self.vocab_size // 1024)].to(torch.bfloat16)
         words = sorted(self.tokenizer.get_vocab().items()) if self.tokenizer else None
-        return {
-            "tokenizer_hash": words and _hash(repr(words).encode()),
-            "embedding_hash": _hash(rows.view(torch.int16).cpu().numpy().tobytes()),
-        }
+        rounded = rows.view(torch.int16).cpu().numpy().tobytes()
+        return {"tokenizer_hash": words and _hash(repr(words).encode()), "embedding_hash": _hash(rounded)}
 
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions."""
-        config = self.config
+        sizes = self.config.num_key_value_heads, head_dim(self.config), capacity
 
         def part(layers: int, device: torch.device) -> KVCache:
-            return KVCache(
-                layers,
-                config.num_key_value_heads,
-                head_dim(config),
-                capacity,
-                batch=batch,
-                dtype=self.dtype,
-                device=device,
-            )
+            return KVCache(layers, *sizes, batch=batch, dtype=self.dtype, device=device)
 
-        return SpreadCache(self.devices, part) if self.devices else part(config.num_hidden_layers, self.device)
-
-    def check_ids(self, input_ids: Tensor) -> None:
-        """Raises InputError for an empty prompt or token ids outside the vocabulary."""
-        if input_ids.numel() == 0:
-            raise InputError("expected a prompt of at least one token, found an empty one. Give the model some text.")
-        low, high = int(input_ids.min()), int(input_ids.max())
-        if low < 0 or high >= self.vocab_size:
-            raise InputError(
-                f"expected token ids in [0, {self.vocab_size}), found {low if low < 0 else high}. "
-                "Encode the prompt with this target's own tokenizer."
-            )
+        return SpreadCache(self.devices, part) if self.devices else part(self.config.num_hidden_layers, self.device)
 
     @torch.no_grad()
     def features(
@@ -176,8 +128,8 @@ class Target:
         """
         held = cache.length if cache is not None else 0
         mask = attention_mask
-        if held and mask is not None:
-            raise InputError("expected no attention_mask with a filled cache, found one. Decode unpadded prompts.")
+        good = not held or mask is None
+        require(good, InputError, "no attention_mask with a filled cache", "one", "Decode unpadded prompts.")
         if held and input_ids.shape[1] > 1:
             new = input_ids.shape[1]
             mask = self._additive(torch.ones(new, new, dtype=torch.bool, device=self.device).tril(), held)
@@ -200,14 +152,9 @@ class Target:
         return self._forward(tokens[None], self._additive(ancestors, cache.length), positions, cache)[0]
 
     def _forward(self, input_ids, mask, positions, cache) -> Tensor:
-        hidden = self.backbone(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
-        return hidden.to(self.device)  # from that of the last layer, where there are several
+        out = self.backbone(input_ids=input_ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
+                            use_cache=cache is not None)  # fmt: skip
+        return out.last_hidden_state.to(self.device)  # from that of the last layer, where there are several
 
     def _additive(self, visible: Bool[Tensor, "new new"], held: int) -> Float[Tensor, "1 1 new total"]:
         """A 4-D float mask: 0 where a query may look (all the prefix; of the new tokens, `visible`), else the minimum.
@@ -229,28 +176,17 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def refuse_damaged(model: nn.Module, missing: Iterable[str], path: str) -> None:
-    """Raises CheckpointError for weights that the files lacked (they would be random) or that are NaN or infinite."""
-    at_hand = {name: weight for name, weight in model.named_parameters() if weight.device.type != "meta"}
-    bad = [name for name, weight in at_hand.items() if not weight.isfinite().all()]
-    for names, found in ((sorted(missing), "no tensor for"), (bad, "NaN or infinity in")):
-        if names:
-            raise CheckpointError(
-                f"expected all weights of {path!r}, finite, found {found} {', '.join(names[:3])}. Get the files again."
-            )
-
-
-def load_tokenizer(path: str, trust_remote_code: bool = False, **where):
-    """The tokenizer saved with a model, or None if the folder has none. where: cache_dir, revision and the like.
+def load_tokenizer(path: str, **options):
+    """The tokenizer saved with a model, or None if there is none. options: trust_remote_code, cache_dir and the like.
 
     Raises CheckpointError for a tokenizer that brings its own code, unless that is trusted.
     """
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **where)
+        return AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
-        if "trust_remote_code" in str(error):
-            raise CheckpointError(
-                f"expected a tokenizer that transformers knows at {path!r}, found one with code of its own. Read that "
-                "code, and if you trust it pass trust_remote_code=True."
-            ) from error
-        return None
+        if "trust_remote_code" not in str(error):
+            return None
+        raise CheckpointError(
+            f"expected a tokenizer that transformers knows at {path!r}, found one with code of its own. If you have "
+            "read that code and trust it, pass trust_remote_code=True."
+        ) from error

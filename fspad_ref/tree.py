@@ -4,11 +4,10 @@
              grow k children each, in one draft forward under a tree mask
     rerank   of all nodes ever scored keep the best total_tokens - 1; with the root that makes N
 
-No Python loop runs over nodes, and no number travels to the host: the tree's shape is fixed by its settings, only
+No Python loop runs over nodes, and no number is copied to the host: the tree's shape is fixed by its settings, only
 its contents depend on the data. It is a deterministic function of the draft, which is what makes reranking lossless.
 
-Trees may be grown otherwise, by another shape or from other guesses; what the decoding loop asks of whoever grows them
-is a `Grower`.
+Trees may be grown otherwise, in another shape or from other guesses: all that the decoding loop asks for is a `Grower`.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from fspad_ref.cache import KVCache
 from fspad_ref.draft import Draft
-from fspad_ref.errors import ConfigError
+from fspad_ref.errors import ConfigError, require
 from fspad_ref.sampling import at_least_float32
 from fspad_ref.target import Target
 
@@ -33,11 +32,11 @@ class TreeConfig:
     """The size of a draft tree (EAGLE-2, appendix A).
 
     Args:
-        top_k: k, frontier nodes a level and children a node.
+        top_k: k, frontier nodes per level and children per node.
         depth: draft forwards after the first; the tree has depth + 1 levels below the root.
         total_tokens: N, nodes kept, root included: the tokens that one target forward verifies.
 
-    Raises ConfigError for sizes below 1 and for more nodes than the expansion scores (1 + k + depth k^2).
+    Raises ConfigError for sizes below 1, and for more nodes than the expansion scores.
     """
 
     top_k: int = 10
@@ -47,18 +46,15 @@ class TreeConfig:
     def __post_init__(self):
         for name in ("top_k", "depth", "total_tokens"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"expected {name} to be a whole number >= 1, found {value!r}. Set it to at least 1.")
-        if self.total_tokens > self.capacity:
-            raise ConfigError(
-                f"expected total_tokens <= {self.capacity}, the nodes that top_k={self.top_k} and "
-                f"depth={self.depth} can score, root included; found {self.total_tokens}. "
-                "Lower total_tokens, or raise top_k or depth."
-            )
+            whole = isinstance(value, int) and value >= 1
+            require(whole, ConfigError, f"{name} to be a whole number >= 1", repr(value), "Set it to at least 1.")
+        most = f"total_tokens <= {self.capacity}, the nodes that top_k={self.top_k} and depth={self.depth} can score"
+        fits, advice = self.total_tokens <= self.capacity, "Lower total_tokens, or raise top_k or depth."
+        require(fits, ConfigError, most, self.total_tokens, advice)
 
     @property
     def capacity(self) -> int:
-        """Nodes that the expansion scores, root included."""
+        """Nodes that the expansion scores, root included: 1 + k + depth k^2."""
         return 1 + self.top_k + self.depth * self.top_k**2
 
     @property
@@ -92,7 +88,6 @@ def grow_tree(
     token_ids: Int[Tensor, "1 seq_plus_1"],
     config: TreeConfig,
     cache: KVCache | None = None,
-    go_on: Callable[[Tensor], bool] | None = None,
 ) -> DraftTree:
     """The draft tree that continues `token_ids`.
 
@@ -102,18 +97,14 @@ def grow_tree(
         config: the tree's size.
         cache: the draft's keys and values of *earlier* pairs; then features and token_ids hold only the new ones
             (token_ids still one more). On return it holds all pairs on true features, and nothing of the tree.
-        go_on: see `expand`.
     """
-    if config.top_k > draft.config.vocab_size:
-        raise ConfigError(
-            f"expected top_k <= {draft.config.vocab_size}, the size of the vocabulary, found "
-            f"{config.top_k}. Lower top_k."
-        )
+    V = draft.config.vocab_size
+    require(config.top_k <= V, ConfigError, f"top_k <= {V}, the vocabulary's size", config.top_k, "Lower top_k.")
     if cache is None:
         cache = draft.new_cache(features.shape[1] + config.depth * config.top_k)
     out = draft(features, token_ids[:, 1:], cache=cache)
     prefix = cache.length
-    nodes = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache, go_on)
+    nodes = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache)
     cache.truncate(prefix)  # the tree's own entries stand on guessed features
     return rerank(token_ids[0, -1], *nodes, config)
 
@@ -124,12 +115,10 @@ def expand(
     aligned_feature: Float[Tensor, "hidden"],
     config: TreeConfig,
     cache: KVCache,
-    go_on: Callable[[Tensor], bool] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Score k + depth k^2 nodes, level by level: (token, parent, depth, score), each (capacity - 1,), level order.
 
-    Parents count the root as 0 and the first scored node as 1. go_on: the frontier's path scores, (k,) -> whether
-    another level is to be grown; None always grows all, and tells the host nothing (lab/adaptive.py has a rule).
+    Parents count the root as 0 and the first scored node as 1.
     """
     k, prefix, device = config.top_k, cache.length, logit_feature.device
     scores, tokens = top_children(draft, logit_feature, k)  # (k,): level 1, the first frontier
@@ -139,8 +128,6 @@ def expand(
     itself = torch.eye(k, dtype=torch.bool, device=device)
     visible = itself  # (k, entries): what of the tree each frontier node sees
     for step in range(config.depth):
-        if go_on is not None and not go_on(scores):
-            break
         mask = F.pad(visible, (prefix, 0), value=True)[None, None]  # and all of the prefix
         positions = torch.full((1, k), prefix + step, device=device)
         out = draft(feature, tokens[None], mask, positions=positions, cache=cache)
@@ -156,7 +143,7 @@ def expand(
         index = 1 + k + step * k**2 + best
     token, parent, score = (torch.cat(part) for part in zip(*levels, strict=True))
     depth = torch.ones(k, dtype=torch.long, device=device)
-    later = torch.arange(2, len(levels) + 1, device=device).repeat_interleave(k**2)
+    later = torch.arange(2, config.levels + 1, device=device).repeat_interleave(k**2)
     return token, parent, torch.cat((depth, later)), score
 
 
@@ -184,8 +171,8 @@ def rerank(
 ) -> DraftTree:
     """Keep the total_tokens - 1 best of all scored nodes and put the root in front.
 
-    A child never outscores its parent, so the best nodes hang together - but it can *equal* it: a log-probability of
-    0, or one lost in rounding. The sort is stable and parents come earlier, so of equals the parent wins.
+    A child never outscores its parent, so the best nodes are connected. But it can *equal* it: a log-probability of 0,
+    or one lost in rounding. The sort is stable and parents come earlier, so of equals the parent wins.
     """
     best = score.sort(descending=True, stable=True).indices[: config.total_tokens - 1]
     kept = best.sort().values  # back to level order: parents before children
@@ -212,20 +199,18 @@ def ancestors(parent: Int[Tensor, "nodes"], levels: int) -> Bool[Tensor, "nodes 
     return reached
 
 
-# --- whoever grows the trees, as the decoding loop sees it -----------------------------------------------------------
+# --- what grows the trees, as the decoding loop sees it --------------------------------------------------------------
 
 Grow = Callable[[Tensor, Tensor], DraftTree]  # (features (1, new, D), token_ids (1, new + 1)), as for grow_tree
 
 
 @dataclass(frozen=True)
 class Grower(ABC):
-    """Grows the draft trees of one text after another: all that the decoding loop asks of a draft.
-
-    Kept so small, one function a text and two numbers, that the loop can be read without knowing who grows its trees.
+    """Grows the draft trees of one text after another: all that the decoding loop needs of a draft.
 
     Args:
-        draft: whoever guesses, a Draft or Medusa's heads; has the attribute `target`.
-        shape: how large its trees are; has the attributes `levels` and `total_tokens`, as TreeConfig.
+        draft: what guesses, a Draft or Medusa's heads; has the attribute `target`.
+        shape: how large its trees are; has `levels` (below the root) and `total_tokens` (root included), as TreeConfig.
     """
 
     draft: nn.Module
@@ -233,34 +218,29 @@ class Grower(ABC):
 
     @abstractmethod
     def start(self, longest: int) -> Grow:
-        """A new text begins, prompt and answer of at most `longest` tokens: what grows its trees, round after round.
+        """Begin a new text, prompt and answer of at most `longest` tokens; returns the function that grows its trees.
 
-        It is called with what the text has gained since the last round, in the first round with all of it: features
-        and token ids so that (features[t], token_ids[t + 1]) are the new pairs. The last token is the tree's root.
+        The loop calls it once per round with what the text has gained since the last round (in the first round, with
+        all of it): features and token ids such that (features[t], token_ids[t + 1]) are the new pairs. The last token
+        is the tree's root.
         """
 
     @property
     def target(self) -> Target:
-        """Whose text it drafts."""
         return self.draft.target
 
     @property
     def levels(self) -> int:
-        """Levels below the root: the most draft tokens one round can accept."""
         return self.shape.levels
 
     @property
     def nodes(self) -> int:
-        """N, root included."""
         return self.shape.total_tokens
 
 
 @dataclass(frozen=True)
 class DynamicTree(Grower):
-    """EAGLE-2's trees, from a Draft of any kind; shape is a TreeConfig.
-
-    lab/adaptive.py has one that ends the expansion when its next level no longer pays.
-    """
+    """EAGLE-2's trees, from a Draft of any kind; shape is a TreeConfig."""
 
     shape: TreeConfig = field(default_factory=TreeConfig)
 

@@ -48,7 +48,7 @@ def verify(tree: DraftTree, drawn: Int[Tensor, "nodes"], levels: int) -> Verdict
 
     Args:
         tree: the draft tree.
-        drawn: y_v, one token a node, drawn from the target after that node.
+        drawn: y_v, one token per node, drawn from the target after that node.
         levels: the most draft tokens a path can hold (TreeConfig.levels).
     """
     matches = tree.token == drawn[tree.parent]  # (N,)
