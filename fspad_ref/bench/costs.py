@@ -18,7 +18,7 @@ alike. What is in caches and logits is made up: dense arithmetic takes its time 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ class Costs:
         return self.extension + tree.depth * self.level(tree.top_k)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
+    def from_json(cls, values: Mapping[str, Any]) -> "Costs":
         """Costs from plain data, as `save_record` writes them."""
         curves = {name: Curve(*map(tuple, one.values())) for name, one in values.items() if isinstance(one, dict)}
         return cls(**{**values, **curves})
