@@ -218,8 +218,8 @@ def pairs(answers: pd.DataFrame) -> list[tuple[str, str]]:
 def alphas(answers: pd.DataFrame) -> pd.DataFrame:
     """n-alpha of every method by temperature, all tasks and seeds pooled; columns are n = 0, 1, ..."""
     sums = answers.groupby(["temperature", "method"], sort=False).sum(numeric_only=True)
-    right, tried = (sums.filter(regex=rf"^{name}_\d+$").to_numpy() for name in ("right", "tried"))
-    return pd.DataFrame(right / tried, index=sums.index)
+    right, tried = (sums.filter(regex=rf"^{name}_\d+$") for name in ("right", "tried"))
+    return right.set_axis(range(right.shape[1]), axis=1) / tried.to_numpy()
 
 
 def report(answers: pd.DataFrame) -> str:

@@ -14,6 +14,7 @@ that, the rounds are a walk: from a position to the one behind the accepted toke
 """
 
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,7 +106,12 @@ def tune(config: TuneConfig) -> pd.DataFrame:
 
 
 def tune_tree(
-    target: Target, draft: Draft, questions: Sequence[Question], config: TuneConfig, progress: Progress = tqdm
+    target: Target,
+    draft: Draft,
+    questions: Sequence[Question],
+    config: TuneConfig,
+    progress: Progress = tqdm,
+    now: Callable[[], float] = time.perf_counter,
 ) -> tuple[TreeConfig, pd.DataFrame, Costs]:
     """The four steps: the fastest tree, a table with a row for every tree, the best prediction first, and the costs.
 
@@ -124,7 +130,7 @@ def tune_tree(
     costs = measure_costs(
         target, draft, prompt=int(prompt), prefix=int(prompt + tokens / 2), total_tokens=config.total_tokens,
         top_k=config.top_k, sampling=SamplingConfig(config.temperature, seed=config.seed),
-        repetitions=config.repetitions,
+        repetitions=config.repetitions, now=now,
     )  # fmt: skip
     candidates = pd.DataFrame([
         asdict(tree) | {"tau": tau, "predicted": predict_speedup(costs, tree, tau, tokens),
