@@ -1,19 +1,17 @@
 """The benchmark: every method in turn, on the same texts, what it counts and what it writes."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import tiny_draft
-from test_replay import QUESTIONS, TREE, quiet, worded_target
+from worded import QUESTIONS, TREE, quiet, saved, worded_target
 
 from fspad_ref import TreeConfig
 from fspad_ref.bench import bench as module
 from fspad_ref.bench.bench import (
     PLAIN,
     BenchConfig,
-    Method,
     Plain,
     Speculative,
     bench,
@@ -24,7 +22,6 @@ from fspad_ref.bench.bench import (
     table,
 )
 from fspad_ref.bench.record import load_record, save_record
-from fspad_ref.data import write_questions
 from fspad_ref.errors import ConfigError, InputError
 
 
@@ -34,7 +31,7 @@ def target():
 
 
 @pytest.fixture(scope="module")
-def methods(target) -> dict[str, Method]:
+def methods(target) -> dict[str, Speculative]:
     return {
         "fspad": Speculative(tiny_draft(target), TREE),
         "small": Speculative(tiny_draft(target), TreeConfig(2, 1, 4)),
@@ -106,49 +103,33 @@ def stops(jobs):
 
 def test_tau_and_speedup_by_hand():
     """Sums over sums, of the medians over repetitions; the mean weighs tasks alike."""
-
-    def row(method, task, question, repetition, tokens, rounds, seconds):
-        return {"method": method, "seed": 0, "temperature": 0.0, "task": task, "question_id": question, "turn": 0,
-                "repetition": repetition, "tokens": tokens, "rounds": rounds, "seconds": seconds,
-                "identical": True}  # fmt: skip
-
-    rows = [row(PLAIN, "a", 1, n, 31, 30, 0.75) for n in range(3)] + [
-        row(PLAIN, "a", 2, n, 91, 90, 2.25) for n in range(3)
-    ]
-    rows += [row("m", "a", 1, n, 31, 10, 0.5) for n in range(3)]
-    rows += [row("m", "a", 2, n, 91, 18, seconds) for n, seconds in enumerate((1.2, 9.0, 1.0))]  # median 1.2
-    rows += [row(PLAIN, "b", q, 0, 11, 10, 1.0) for q in (3, 4)] + [row("m", "b", q, 0, 11, 5, 0.25) for q in (3, 4)]
-    found = summarize(pd.DataFrame(rows)).set_index(["task", "method"])
+    counted = [(PLAIN, "a", 1, 31, 30, [0.75] * 3), (PLAIN, "a", 2, 91, 90, [2.25] * 3),
+               ("m", "a", 1, 31, 10, [0.5] * 3), ("m", "a", 2, 91, 18, [1.2, 9.0, 1.0]),
+               (PLAIN, "b", 3, 11, 10, [1.0]), (PLAIN, "b", 4, 11, 10, [1.0]),
+               ("m", "b", 3, 11, 5, [0.25]), ("m", "b", 4, 11, 5, [0.25])]  # fmt: skip
+    names = ["method", "task", "question_id", "tokens", "rounds", "seconds"]
+    rows = pd.DataFrame(counted, columns=names).explode("seconds").astype({"seconds": float})
+    found = summarize(rows.assign(seed=0, temperature=0.0, turn=0, identical=True)).set_index(["task", "method"])
     speedup = (122 / 1.7) / (122 / 3.0)
     assert found.loc[("a", "m"), ["tau", "speedup"]].tolist() == pytest.approx([120 / 28, speedup])
     assert found.loc[("b", "m"), ["tau", "speedup", "speedup_low"]].tolist() == pytest.approx([2, 4, 4])
-    assert found.loc[("mean", "m"), ["tau", "speedup"]].tolist() == pytest.approx(
-        [(120 / 28 + 2) / 2, (speedup + 4) / 2]
-    )
+    means = [(120 / 28 + 2) / 2, (speedup + 4) / 2]
+    assert found.loc[("mean", "m"), ["tau", "speedup"]].tolist() == pytest.approx(means)
     assert (found.xs(PLAIN, level="method")[["tau", "speedup", "speedup_low", "speedup_high"]] == 1).all(axis=None)
-    low, high = found.loc[("a", "m"), ["tau_low", "tau_high"]]
-    assert (low, high) == pytest.approx((3, 5)), "one question or the other"
+    assert found.loc[("a", "m"), ["tau_low", "tau_high"]].tolist() == [3, 5], "one question or the other"
     assert "4.29" in table(found.reset_index()) and "identical" in table(found.reset_index())
 
 
 def test_the_command_writes_a_table_that_says_where_it_comes_from(target, tmp_path, capsys):
-    target.model.save_pretrained(tmp_path / "target")
-    target.tokenizer.save_pretrained(tmp_path / "target")
-    tiny_draft(target).save_pretrained(tmp_path / "fspad")
-    write_questions(tmp_path / "questions.jsonl", QUESTIONS)
     save_record(tmp_path / "tune.json", {"tree": TreeConfig(3, 2, 9)})
-    config = BenchConfig(target=str(tmp_path / "target"), drafts=(str(tmp_path / "fspad"),), dtype="float64",
-                         questions=tmp_path / "questions.jsonl", tasks=("conversation", "qa"), max_new_tokens=6,
-                         per_task=1, tuned=(tmp_path / "tune.json",), out=tmp_path / "out" / "bench.csv")  # fmt: skip
+    config = BenchConfig(**saved(target, tmp_path), per_task=1, tuned=(tmp_path / "tune.json",), max_new_tokens=6,
+                         out=tmp_path / "out" / "bench.csv")  # fmt: skip
     answers = bench(config)
     pd.testing.assert_frame_equal(load_record(config.out), answers)
-    assert sorted(file.name for file in config.out.parent.iterdir()) == ["bench.csv"]
+    assert [file.name for file in config.out.parent.iterdir()] == ["bench.csv"], "nothing is left of the run"
     about = [line for line in config.out.read_text().splitlines() if line.startswith("# ")]
-    assert [line[2:].split(":")[0] for line in about] == ["command", "date", "processor", "threads", "versions"]
-    assert "fspad" in capsys.readouterr().out
-    assert module.load(config)[2]["fspad"].tree == TreeConfig(3, 2, 9)
-    kept = json.loads((tmp_path / "tune.json").read_text())
-    assert kept["tree"] == {"top_k": 3, "depth": 2, "total_tokens": 9} and "torch" in kept["about"]["versions"]
+    assert {"command", "date", "processor", "threads", "versions"} <= {line[2:].split(":")[0] for line in about}
+    assert "fspad" in capsys.readouterr().out and module.load(config)[2]["fspad"].tree == TreeConfig(3, 2, 9)
 
 
 def test_settings_that_cannot_work_are_refused():

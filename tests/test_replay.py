@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import tiny_draft, tiny_target
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from conftest import tiny_draft
+from torch.nn.functional import pad
+from worded import QUESTIONS, TREE, quiet, worded_target
 
 from fspad_ref import (
     Draft,
@@ -30,35 +30,10 @@ from fspad_ref.bench.replay import (
     scored_everywhere,
     text_features,
 )
-from fspad_ref.data import Question
 from fspad_ref.errors import CheckpointError, InputError
+from fspad_ref.tree import top_children
 
 PROMPT = [2, 7, 5, 11, 3]
-TREE = TreeConfig(top_k=8, depth=2, total_tokens=100)  # of 31 tokens: wide enough that even random drafts hit
-QUESTIONS = [
-    Question(7, "conversation", ("w1 w2 w3", "w4 w5")),
-    Question(8, "conversation", ("w6 w7",)),
-    Question(9, "qa", ("w8 w9 w10 w11",)),
-    Question(12, "qa", ("w12",)),
-]
-
-
-def quiet(jobs=(), **_):
-    return jobs
-
-
-def worded_target(seed: int = 0) -> Target:
-    """The tiny target with a tokenizer of 31 words and a chat template; <end> is its EOS."""
-    names = ["<begin>", "<end>", "<user>", "<assistant>", *(f"w{i}" for i in range(27))]
-    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<begin>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<begin>", eos_token="<end>")
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>"]})
-    tokenizer.chat_template = (
-        "<begin>{% for m in messages %} <{{ m.role }}> {{ m.content }}{% if m.role == 'assistant' %} <end>{% endif %}"
-        "{% endfor %}{% if add_generation_prompt %} <assistant>{% endif %}"
-    )
-    return Target(tiny_target(seed).model, tokenizer)
 
 
 def recording(target: Target, prompt: list[int], tokens: list[int]) -> Recording:
@@ -106,31 +81,22 @@ def test_replay_is_the_real_loop_round_by_round(target, draft, config):
         assert any(cut) and not all(cut), "some texts must end inside a block, without the bonus token"
 
 
-def test_long_paths_are_replayed_as_the_loop_walks_them(target, draft):
-    """A text that the draft guesses for several tokens in a row; `grow_tree` is the reference, root by root."""
-    draft = attentive(draft)
-    text, config, last = agreeable(target, draft), TreeConfig(3, 3, 12), len(PROMPT) + 13
-    ids, root, accepted = torch.tensor([text.prompt + text.tokens]), len(PROMPT), []
-    while root < last:
-        grown = grow_tree(draft, text.features[None, :root], ids[:, : root + 1], config)
-        written = torch.nn.functional.pad(ids[0], (0, 9), value=-1)[root + grown.depth]
-        accepted.append(int(((grown.token == written) | ~grown.ancestors).all(dim=1).sum()) - 1)
-        root += accepted[-1] + 1
-    assert replay(draft, text, config).accepted == accepted and max(accepted) >= 3
-
-
-def test_ties_are_broken_as_in_the_tree(target):
-    """A draft whose head cannot tell tokens apart: every score ties, so only the order decides."""
-    draft = tiny_draft(target)
-    draft.load_state_dict({name: torch.zeros_like(weight) for name, weight in draft.state_dict().items()})
-    text = recording(target, PROMPT, [0, 1, 2, 0, 1, 0, 2, 1, 3, 0, 0])
-    ids = torch.tensor([text.prompt + text.tokens])
-    for config in (TREE, TreeConfig(3, 3, 12), TreeConfig(4, 2, 9)):
-        counts = kept_on_text(*scored_everywhere(draft, text, config, batch=3), config.total_tokens)[:, -1]
-        for place, count in enumerate(counts.tolist(), start=len(PROMPT)):
-            grown = grow_tree(draft, text.features[None, :place], ids[:, : place + 1], config)
-            written = torch.nn.functional.pad(ids[0], (0, 9), value=-1)[place + grown.depth]
-            assert count == int(((grown.token == written) | ~grown.ancestors).all(dim=1).sum()) - 1
+@pytest.mark.parametrize("config", [TREE, TreeConfig(3, 3, 12), TreeConfig(4, 2, 9)], ids=str)
+def test_what_a_round_accepts_is_what_its_tree_holds_of_the_text(target, draft, config):
+    """At every root, against `grow_tree`: a text that the draft guesses for several tokens in a row, then one without
+    any guess, where all scores tie and only the order decides."""
+    draft, blank = attentive(draft), tiny_draft(target)
+    blank.load_state_dict({name: torch.zeros_like(weight) for name, weight in blank.state_dict().items()})
+    guesses = top_children(blank, torch.zeros(24, dtype=torch.float64), config.top_k)[1].tolist()  # at every node
+    ties = recording(target, PROMPT, [30, *(guesses[rank] for rank in (0, 0, 0, 1, 0, 2, 0, 0, 1, 1, 2, 0, 0))])
+    for of, text in ((draft, agreeable(target, draft)), (blank, ties)):
+        ids, counts = torch.tensor([text.prompt + text.tokens]), []
+        for root in range(len(PROMPT), ids.shape[1] - 1):
+            grown = grow_tree(of, text.features[None, :root], ids[:, : root + 1], config)
+            written = pad(ids[0], (0, 9), value=-1)[root + grown.depth]
+            counts.append(int(((grown.token == written) | ~grown.ancestors).all(dim=1).sum()) - 1)
+        everywhere = kept_on_text(*scored_everywhere(of, text, config, batch=3), config.total_tokens)
+        assert everywhere[:, -1].tolist() == counts and max(counts) >= (2 if of is draft else 1)
 
 
 # ---- recordings ----

@@ -1,20 +1,20 @@
 """The stages of a round: charged to the right one, adding up to the round, and the loop left as it was."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import tiny_draft
-from test_replay import QUESTIONS, quiet, worded_target
 from torch.autograd import DeviceType
+from worded import QUESTIONS, quiet, saved, worded_target
 
-from fspad_ref import DraftTree, SamplingConfig, TreeConfig, generate, speculative_generate, tree
+from fspad_ref import SamplingConfig, TreeConfig, generate, speculative_generate, tree
+from fspad_ref.bench import speed as module
 from fspad_ref.bench.bench import PLAIN, Speculative, decode_questions
 from fspad_ref.bench.record import load_record, save_record
-from fspad_ref.bench.speed import STAGES, SpeedConfig, labelled, model_rows, profile_rounds, speed, stage_times
+from fspad_ref.bench.speed import STAGES, SpeedConfig, labelled, profile_rounds, speed, stage_times
 from fspad_ref.cache import KVCache
-from fspad_ref.data import write_questions
 from fspad_ref.errors import InputError
 
 PROMPT, TREE = [5, 7, 9, 11, 6], TreeConfig(4, 3, 20)
@@ -82,42 +82,24 @@ def test_what_cannot_be_profiled_is_refused(target, monkeypatch):
     with pytest.raises(InputError, match="at least one round"):
         profile_rounds(target, draft, [PROMPT], tree=TREE, max_new_tokens=1)
 
-    def root_alone(draft, features, token_ids, config, cache):
-        import torch
-
-        zero, root = torch.zeros(1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
-        return DraftTree(token_ids[0, -1:], zero, zero, torch.zeros(1), root)
-
-    monkeypatch.setattr(tree, "grow_tree", root_alone)
-    with pytest.raises(RuntimeError, match="draft: layer"):
+    monkeypatch.setattr(module, "stage_times", lambda *given: Counter(stage_times(*given)) - Counter(cache=10**9))
+    with pytest.raises(RuntimeError, match="found none of {'cache'}"):
         profile_rounds(target, draft, [PROMPT], tree=TREE, max_new_tokens=6)
 
 
-def test_the_model_beside_the_clock(target):
-    """tau and the measured speedup are those of the answers, all tasks pooled."""
+def test_the_command_writes_stages_and_model(target, tmp_path, capsys):
     methods = {"fspad": Speculative(tiny_draft(target), TREE)}
     answers = decode_questions(target, methods, QUESTIONS, max_new_tokens=8, progress=quiet)
-    found = model_rows(target, methods, answers).set_index("temperature")
-    for temperature, at in answers.groupby("temperature"):
-        fast, slow = (at[at["method"] == name].sum(numeric_only=True) for name in ("fspad", PLAIN))
-        row = found.loc[temperature]
-        assert row["tau"] == (fast["tokens"] - 5) / fast["rounds"]
-        assert row["measured"] == pytest.approx(fast["tokens"] / fast["seconds"] * slow["seconds"] / slow["tokens"])
-        assert row["ideal"] > 0 and row["predicted"] > 0
-
-
-def test_the_command_writes_stages_and_model(target, tmp_path, capsys):
-    target.model.save_pretrained(tmp_path / "target")
-    target.tokenizer.save_pretrained(tmp_path / "target")
-    draft = tiny_draft(target)
-    draft.save_pretrained(tmp_path / "fspad")
-    write_questions(tmp_path / "questions.jsonl", QUESTIONS)
-    answers = decode_questions(target, {"fspad": Speculative(draft, TREE)}, QUESTIONS, max_new_tokens=8, progress=quiet)
     save_record(tmp_path / "bench.csv", answers)
-    config = SpeedConfig(target=str(tmp_path / "target"), drafts=(str(tmp_path / "fspad"),), dtype="float64", tree=TREE,
-                         questions=tmp_path / "questions.jsonl", tasks=("conversation", "qa"), max_new_tokens=8,
-                         answers=tmp_path / "bench.csv", out=tmp_path / "speed.json")  # fmt: skip
+    config = SpeedConfig(**saved(target, tmp_path), tree=TREE, max_new_tokens=8, answers=tmp_path / "bench.csv",
+                         out=tmp_path / "speed.json")  # fmt: skip
     speed(config)
     kept = load_record(config.out)
-    assert len(kept["stages"]) == 2 * 11 and len(kept["model"]) == 2 and kept["config"]["tree"]["top_k"] == 4
-    assert pd.DataFrame(kept["stages"])["method"].eq("fspad").all() and "target: layers" in capsys.readouterr().out
+    assert [(row["method"], row["temperature"]) for row in kept["stages"]] == [("fspad", 0)] * 11 + [("fspad", 1)] * 11
+    assert kept["config"]["tree"]["top_k"] == 4 and "target: layers" in capsys.readouterr().out
+    for row in kept["model"]:  # tau and the measured speedup are those of the answers, all tasks pooled
+        at = answers[answers["temperature"] == row["temperature"]]
+        fast, slow = (at[at["method"] == name].sum(numeric_only=True) for name in ("fspad", PLAIN))
+        assert row["tau"] == pytest.approx((fast["tokens"] - 5) / fast["rounds"])
+        assert row["measured"] == pytest.approx(fast["tokens"] / fast["seconds"] * slow["seconds"] / slow["tokens"])
+        assert row["ideal"] > 0 and row["predicted"] > 0

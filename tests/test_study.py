@@ -7,8 +7,8 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
-from test_replay import QUESTIONS, TREE, worded_target
 from tqdm import tqdm
+from worded import QUESTIONS, TREE, worded_target
 
 from fspad_ref import Draft
 from fspad_ref.bench import study as module

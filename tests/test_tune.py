@@ -6,7 +6,7 @@ import json
 import pytest
 import tyro
 from conftest import tiny_draft
-from test_replay import quiet, worded_target
+from worded import quiet, worded_target
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, speculative_generate
 from fspad_ref.bench import bench

@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -208,35 +208,21 @@ def table(summary: pd.DataFrame) -> str:
 class BenchConfig:
     """Decode benchmark questions with and without drafts; write a table with a row for every answer."""
 
-    target: str = "data/old/target"
-    """Folder or Hub id of the target."""
-    drafts: tuple[str, ...] = ("data/old/drafts/eagle", "data/old/drafts/fspad")
-    """Folders of drafts made for that target; a draft is called by its folder's name."""
-    questions: Path = Path("data/old/questions.jsonl")
-    """Questions in Spec-Bench's format."""
-    per_task: int | None = 10
-    """Questions per task, the first ones of the file; None takes all."""
-    tasks: tuple[str, ...] = CATEGORIES
-    """Which tasks."""
-    temperatures: tuple[float, ...] = (0.0, 1.0)
-    """Sampling temperatures."""
-    tree: TreeConfig = field(default_factory=TreeConfig)
-    tuned: tuple[Path, ...] = ()
-    """Results of `tune`, one for each draft, whose trees are taken in place of `tree`."""
-    max_new_tokens: int = 128
-    """Longest answer."""
-    repetitions: int = 1
-    """How often everything is timed; medians count."""
-    seed: int = 0
-    """With question and turn, the key of each answer's noise."""
-    device: str = "cpu"
-    """Where to compute."""
-    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
-    """Precision of weights and arithmetic."""
-    chat_format: str | None = None
-    """The target's prompt format if it brings no chat template: vicuna. None takes the target's own template."""
-    out: Path = Path("out/bench.csv")
-    """Where the table goes. What an interrupted run measured is kept beside it."""
+    target: str = "data/old/target"  # folder or Hub id of the target
+    drafts: tuple[str, ...] = ("data/old/drafts/eagle", "data/old/drafts/fspad")  # called by their folders' names
+    questions: Path = Path("data/old/questions.jsonl")  # questions in Spec-Bench's format
+    per_task: int | None = 10  # questions per task, the first ones of the file; None takes all
+    tasks: tuple[str, ...] = CATEGORIES  # which tasks
+    temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
+    tree: TreeConfig = TreeConfig()
+    tuned: tuple[Path, ...] = ()  # results of `tune`, one for each draft, whose trees are taken in place of `tree`
+    max_new_tokens: int = 128  # longest answer
+    repetitions: int = 1  # how often everything is timed; medians count
+    seed: int = 0  # with question and turn, the key of each answer's noise
+    device: str = "cpu"  # where to compute
+    dtype: Literal["float64", "float32", "bfloat16"] = "float32"  # precision of weights and arithmetic
+    chat_format: str | None = None  # for a target without a chat template of its own: vicuna
+    out: Path = Path("out/bench.csv")  # where the table goes. What an interrupted run measured is kept beside it
 
 
 def load(config: BenchConfig) -> tuple[Target, list[Question], dict[str, Speculative]]:

@@ -8,8 +8,8 @@
     t_verify(N)   the target's forward pass over the N nodes of a tree, and lm_head over all of them
     t_after(N)    reranking, drawing, verifying, the copy to the host, the cache
 
-The *ideal* speedup has neither t_after nor the choosing, so it is the models' alone. Both are of rounds in the middle of
-a text; with a number of tokens given, the prefills of target and draft are counted too, as in a measured call.
+The *ideal* speedup has neither t_after nor the choosing: the models alone. Both are of rounds in the middle of a text;
+with a number of tokens given, the prefills of target and draft are counted too, as in a measured call.
 
 Every term is timed as a job of its own, and all jobs take turns, so that a machine that slows down slows all of them
 alike. What is in caches and logits is made up: dense arithmetic takes its time whatever the numbers are.
@@ -126,20 +126,18 @@ def measure_costs(
     """Medians over repetitions of every term, at these sizes of trees, with `prefix` tokens in both caches."""
     sampling = sampling or SamplingConfig()
     jobs = _jobs(target, draft, prompt, prefix, sampling, sorted(total_tokens), sorted(top_k))
-    seconds: dict[tuple[str, int], list[float]] = {place: [] for place in jobs}
-    for repetition in range(WARM_UP + repetitions):
-        for place, (job, times) in jobs.items():
+    seconds: dict[str, dict[int, list[float]]] = {name: {} for name, _ in jobs}
+    for _ in range(WARM_UP + repetitions):
+        for (name, size), (job, times) in jobs.items():
             target.synchronize()
             began = now()
             job()
             target.synchronize()
-            if repetition >= WARM_UP:
-                seconds[place].append((now() - began) / times)
-    found: dict[str, dict[int, float]] = {}
-    for (name, size), runs in seconds.items():
-        found.setdefault(name, {})[size] = float(np.median(runs))
-    terms = {name: of_size[0] if 0 in of_size else Curve(tuple(of_size), tuple(of_size.values()))
-             for name, of_size in found.items()}  # fmt: skip
+            seconds[name].setdefault(size, []).append((now() - began) / times)
+    terms: dict[str, Any] = {}
+    for name, of_size in seconds.items():
+        medians = tuple(float(np.median(runs[WARM_UP:])) for runs in of_size.values())
+        terms[name] = Curve(tuple(of_size), medians) if 0 not in of_size else medians[0]
     return Costs(**terms, prompt=prompt, prefix=prefix, temperature=sampling.temperature)
 
 
@@ -168,8 +166,7 @@ def _jobs(
 
     def verifying(nodes: int) -> Callable[[], Any]:
         depth = torch.tensor([(node + 1).bit_length() - 1 for node in range(nodes)], device=device)
-        parent = (torch.arange(nodes, device=device) - 1).clamp(min=0) // 2  # two children each
-        visible = ancestors(parent, int(depth[-1]))
+        visible = ancestors((torch.arange(nodes, device=device) - 1).clamp(min=0) // 2, int(depth[-1]))  # two children
 
         def job():
             cache.truncate(prefix)
@@ -187,8 +184,8 @@ def _jobs(
             for place in range(prefix, prefix + ROUNDS * STRIDE, STRIDE):
                 text = ids[:, :place]
                 tree = rerank(text[0, -1], *scored, config)
-                path, new, _ = verify(tree, chooser.every_node(logits[:nodes], tree, text, config.levels),
-                                      config.levels).read()  # fmt: skip
+                drawn = chooser.every_node(logits[:nodes], tree, text, config.levels)
+                path, new, _ = verify(tree, drawn, config.levels).read()
                 cache.truncate(prefix + nodes)
                 cache.keep(prefix, path)
                 torch.cat((text, new[None]), dim=1)

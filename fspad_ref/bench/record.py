@@ -35,16 +35,16 @@ def load_record(path: str | Path) -> Any:
 
 def header(command: str | None = None) -> dict[str, str | int]:
     """Command, date, processor, threads and versions."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(": ", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")] \
-        if info.exists() else []  # fmt: skip
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    named = [line.split(": ")[1] for line in info.splitlines() if line.startswith("model name")]
     return {
         "command": command or "python -m fspad_ref " + " ".join(sys.argv[1:]),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "processor": torch.cuda.get_device_name() if torch.cuda.is_available() else (names or [platform.machine()])[0],
+        "processor": (named or [platform.machine()])[0],
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
         "threads": torch.get_num_threads(),
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}, "
-                    f"transformers {transformers.__version__}",
+        "versions": " ".join(("python", platform.python_version(), "torch", torch.__version__,
+                              "transformers", transformers.__version__)),
     }  # fmt: skip
 
 

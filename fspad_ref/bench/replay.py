@@ -11,13 +11,10 @@ draft's rounds are a walk:
 tau and accepted counts are those of the real loop, exactly in float64; below it up to near-ties between tokens, since
 the features come from one forward instead of many. Times are not: the clock needs the real loop.
 
-A single replay is a long row of small draft forwards. Two facts let many roots share them:
-
-    the draft has one layer, so keys and values of a pair on true features depend on that pair alone: one pass over a
-    text gives all that any round will ever find in the cache, and the outputs at every possible root
-    roots know nothing of each other: their trees are grown together, (B, k) rows per forward
-
-The rows are B texts in lockstep (`replay_many`), or all positions of one text (`scored_everywhere`).
+A single replay is a long row of small draft forwards. Many roots share them: those of texts in lockstep
+(`replay_many`), or all positions of one text (`scored_everywhere`). The draft has one layer, so keys and values of a
+pair on true features depend on that pair alone: one pass over a text gives all that any round will ever find in the
+cache, and the outputs at every root. From there the trees of R roots are grown together, (R, k) rows per forward.
 """
 
 import json
@@ -30,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
@@ -40,7 +38,7 @@ from fspad_ref.cache import KVCache
 from fspad_ref.data import Encoded, Question, prompt_ids
 from fspad_ref.draft import Draft
 from fspad_ref.errors import CheckpointError, InputError
-from fspad_ref.files import load_tensors, save_tensors
+from fspad_ref.files import save_atomic
 from fspad_ref.generate import Generation, autoregressive_generate
 from fspad_ref.sampling import GumbelNoise, SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
@@ -125,9 +123,7 @@ def _answer(
 
 
 @torch.no_grad()
-def is_drawn(
-    target: Target, prompt: list[int], tokens: list[int], features: Tensor, sampling: SamplingConfig
-) -> bool:
+def is_drawn(target: Target, prompt: list[int], tokens: list[int], features: Tensor, sampling: SamplingConfig) -> bool:
     """Whether every token of an answer is the one that these features and the seed's noise draw.
 
     A batch rounds differently from a single text, and at a near-tie another token can win.
@@ -147,16 +143,15 @@ def text_features(target: Target, ids: Sequence[int]) -> Float[Tensor, "seq hidd
 def save_recordings(path: str | Path, recordings: Sequence[Recording]) -> None:
     """Write features, and in the file's metadata all else, as safetensors."""
     rows = [{name: value for name, value in vars(one).items() if name != "features"} for one in recordings]
-    features = {str(number): one.features for number, one in enumerate(recordings)}
-    save_tensors(path, features, {"recordings": json.dumps(rows)})
+    features = {str(number): one.features.contiguous() for number, one in enumerate(recordings)}
+    save_atomic(path, lambda partial: save_file(features, partial, {"recordings": json.dumps(rows)}))
 
 
 def load_recordings(path: str | Path) -> list[Recording]:
     """Read what save_recordings wrote."""
-    features = load_tensors(path)
     with safe_open(path, "pt") as file:
         rows = json.loads(file.metadata()["recordings"])
-    return [Recording(**row, features=features[str(number)]) for number, row in enumerate(rows)]
+        return [Recording(**row, features=file.get_tensor(str(number))) for number, row in enumerate(rows)]
 
 
 # ---- rounds ----
@@ -171,6 +166,7 @@ def replay(draft: Draft, recording: Recording, tree: TreeConfig | None = None) -
     return Generation(list(recording.tokens), accepted)
 
 
+@torch.no_grad()
 def replay_many(
     draft: Draft,
     recordings: Sequence[Recording],
@@ -184,25 +180,16 @@ def replay_many(
     order = [i for i in order if len(recordings[i].tokens) > 1]  # others have no round
     groups = [order[start : start + batch] for start in range(0, len(order), batch)]
     for group in progress(groups, desc="replay", unit=f"{batch} answers"):
-        for i, of_rounds in zip(group, _lockstep(draft, [recordings[i] for i in group], tree), strict=True):
-            accepted[i] = of_rounds
-    return accepted
-
-
-@torch.no_grad()
-def _lockstep(draft: Draft, group: Sequence[Recording], config: TreeConfig) -> list[list[int]]:
-    texts = Texts.read(draft, group, config)
-    accepted: list[list[int]] = [[] for _ in group]
-    number, root, cache = torch.arange(len(group), device=texts.start.device), texts.start, texts.cache
-    while len(number):
-        scored = expand_many(draft, texts, number, root, cache, config)
-        count = kept_on_text(*scored, config.total_tokens)[:, -1]  # (B,)
-        for text, tokens in zip(number.tolist(), count.tolist(), strict=True):
-            accepted[text].append(tokens)
-        root = root + count + 1
-        going = root < texts.last[number]  # a token is left to draft
-        number, root = number[going], root[going]
-        cache.kv = cache.kv[:, :, going]
+        texts = Texts.read(draft, [recordings[i] for i in group], tree)
+        number, root, cache = torch.arange(len(group), device=texts.start.device), texts.start, texts.cache
+        while len(number):
+            scored = expand_many(draft, texts, number, root, cache, tree)
+            count = kept_on_text(*scored, tree.total_tokens)[:, -1]  # (R,)
+            for text, tokens in zip(number.tolist(), count.tolist(), strict=True):
+                accepted[group[text]].append(tokens)
+            root = root + count + 1
+            going = root < texts.last[number]  # a token is left to draft
+            number, root, cache.kv = number[going], root[going], cache.kv[:, :, going]
     return accepted
 
 
@@ -232,15 +219,16 @@ def kept_on_text(
 
 
 def n_alpha(draft: Draft, recording: Recording, n: int) -> Int[Tensor, "n_plus_1 2"]:
-    """Counts for 0-alpha .. n-alpha: row s holds (accepted, tried), whose quotient is s-alpha; summed, they pool texts.
+    """Counts for 0-alpha .. n-alpha, n >= 1: row s holds (accepted, tried); their quotient is s-alpha, sums pool texts.
 
     s-alpha is the share of right tokens at step s of a chain, whose input holds s features of the draft's own, among
     the chains whose earlier tokens were all right (EAGLE, section 4). Chains start wherever the real loop could.
     """
-    if (starts := len(recording.tokens) - 1) < 1:
+    starts = len(recording.tokens) - 1
+    if starts < 1:
         return torch.zeros(n + 1, 2, dtype=torch.long)
-    _, right = scored_everywhere(draft, recording, TreeConfig(top_k=1, depth=max(n, 1), total_tokens=1))
-    right = right[:, : n + 1].cpu()  # (starts, n + 1): this guess and all before it
+    _, right = scored_everywhere(draft, recording, TreeConfig(top_k=1, depth=n, total_tokens=1))
+    right = right.cpu()  # (starts, n + 1): this guess and all before it
     reached = F.pad(right[:, :-1], (1, 0), value=True)
     inside = torch.arange(starts)[:, None] + torch.arange(n + 1) < starts  # the text has a token there
     return torch.stack((right.sum(dim=0), (reached & inside).sum(dim=0)), dim=1)
@@ -309,16 +297,11 @@ def expand_many(
         # the next frontier: the k best of the k * k, and what each inherits from its parent
         scores, best = (part[:, :k] for part in candidates.sort(dim=1, descending=True, stable=True))
         tokens, right, came_from = token.flatten(1).gather(1, best), on_text.gather(1, best), best // k
-        feature = _rows(out.aligned_feature, came_from)
-        visible = torch.cat((_rows(visible, came_from), eye), dim=2)
+        feature = torch.take_along_dim(out.aligned_feature, came_from[..., None], dim=1)
+        visible = torch.cat((torch.take_along_dim(visible, came_from[..., None], dim=1), eye), dim=2)
     cache.truncate(pairs)
     score, on_text = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
     return score, on_text
-
-
-def _rows(x: Tensor, chosen: Int[Tensor, "rows k"]) -> Tensor:
-    """x[i, chosen[i]]: (R, k, W) -> (R, k, W)."""
-    return x.gather(1, chosen[..., None].expand(-1, -1, x.shape[2]))
 
 
 # ---- rates: how often the guess of each rank is right ----

@@ -148,8 +148,7 @@ class SpeedConfig(BenchConfig):
 
     per_task: int | None = 1
     max_new_tokens: int = 64
-    answers: Path | None = None
-    """Table of `bench`, for the same drafts and trees."""
+    answers: Path | None = None  # table of `bench`, for the same drafts and trees
     out: Path = Path("out/speed.json")
 
 

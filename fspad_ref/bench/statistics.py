@@ -35,7 +35,7 @@ Values = dict[str, np.ndarray]  # method -> (tasks, seeds, 1 + resamples): of th
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its 95 % confidence interval; NaN bounds where a task has a single question."""
+    """A value and its confidence interval; NaN bounds where a task has a single question."""
 
     value: float
     low: float

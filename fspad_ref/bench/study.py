@@ -19,7 +19,7 @@ again, after a change of settings too, has to be deleted first.
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,43 +49,25 @@ BASE, CONTROL = "eagle", ("fspad", "eagle_wide")  # the baseline; the comparison
 class StudyConfig:
     """Train drafts of every kind with several seeds, replay them over the target's answers, compare them."""
 
-    target: str = "data/old/target"
-    """Folder or Hub id of the target."""
-    questions: Path = Path("data/old/questions.jsonl")
-    """Questions in Spec-Bench's format."""
-    per_task: int | None = None
-    """Questions per task, the first ones of the file; None takes all."""
-    tasks: tuple[str, ...] = CATEGORIES
-    """Which tasks."""
-    kinds: tuple[Kind, ...] = get_args(Kind)
-    """Which drafts; eagle, the baseline, must be among them."""
-    seeds: int = 3
-    """Trainings of each kind."""
-    data: Path = Path("data/old/dialogues.jsonl.gz")
-    """Dialogues to train on, JSON or JSONL; best with the target's own answers."""
-    held_out: int = 36
-    """The last dialogues of the file, which no draft learns from: `tune` asks their questions."""
-    temperatures: tuple[float, ...] = (0.0, 1.0)
-    """Sampling temperatures."""
-    tree: TreeConfig = field(default_factory=TreeConfig)
-    max_new_tokens: int = 128
-    """Longest answer."""
-    noise_seed: int = 0
-    """With question and turn, the key of each answer's noise."""
-    alphas: int = 4
-    """The largest n of n-alpha."""
-    batch: int = 32
-    """Answers recorded, and replayed, at once."""
-    training: TrainConfig = field(default_factory=lambda: TrainConfig(evaluate_every=0))
-    """The training of every seed; seed s adds s to its seed. The last weights count."""
-    device: str = "cpu"
-    """Where to compute."""
-    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
-    """Precision of weights and arithmetic."""
-    out: Path = Path("out/study")
-    """Folder for recordings, checkpoints, drafts and replays."""
-    results: Path = Path("out/study/study.csv")
-    """Where the table of all answers goes."""
+    target: str = "data/old/target"  # folder or Hub id of the target
+    questions: Path = Path("data/old/questions.jsonl")  # questions in Spec-Bench's format
+    per_task: int | None = None  # questions per task, the first ones of the file; None takes all
+    tasks: tuple[str, ...] = CATEGORIES  # which tasks
+    kinds: tuple[Kind, ...] = get_args(Kind)  # which drafts; eagle, the baseline, must be among them
+    seeds: int = 3  # trainings of each kind
+    data: Path = Path("data/old/dialogues.jsonl.gz")  # dialogues to train on; best the target's own answers
+    held_out: int = 36  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
+    temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
+    tree: TreeConfig = TreeConfig()
+    max_new_tokens: int = 128  # longest answer
+    noise_seed: int = 0  # with question and turn, the key of each answer's noise
+    alphas: int = 4  # the largest n of n-alpha
+    batch: int = 32  # answers recorded, and replayed, at once
+    training: TrainConfig = TrainConfig(evaluate_every=0)  # of seed 0; seed s adds s to its seed
+    device: str = "cpu"  # where to compute
+    dtype: Literal["float64", "float32", "bfloat16"] = "float32"  # precision of weights and arithmetic
+    out: Path = Path("out/study")  # folder for recordings, checkpoints, drafts and replays
+    results: Path = Path("out/study/study.csv")  # where the table of all answers goes
 
     def __post_init__(self) -> None:
         if BASE not in self.kinds or len({*self.kinds}) < len(self.kinds) or self.seeds < 1 or not self.temperatures:

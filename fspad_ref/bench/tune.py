@@ -43,38 +43,22 @@ Progress = Callable[..., Any]
 class TuneConfig:
     """Choose the tree size that decodes fastest on this machine."""
 
-    target: str = "data/old/target"
-    """Folder or Hub id of the target."""
-    draft: str = "data/old/drafts/fspad"
-    """Folder of a draft made for that target."""
-    data: Path = Path("data/old/dialogues.jsonl.gz")
-    """Dialogues, JSON or JSONL; the first questions of the last ones are the prompts."""
-    prompts: int = 36
-    """How many prompts; the second half of them only checks the predictions."""
-    max_new_tokens: int = 128
-    """Longest answer."""
-    temperature: float = 0.0
-    """Sampling temperature."""
-    top_k: tuple[int, ...] = (2, 3, 4, 6, 8, 10)
-    """Values of top_k to try."""
-    depth: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7)
-    """Values of depth to try."""
-    total_tokens: tuple[int, ...] = (8, 12, 16, 20, 24, 32, 48, 60, 96)
-    """Values of total_tokens to try."""
-    finalists: int = 4
-    """How many of the best predictions are checked in the real loop, beside the default tree."""
-    repetitions: int = 20
-    """How often every cost is timed."""
-    seed: int = 0
-    """With the prompt's number, the key of its answer's noise."""
-    device: str = "cpu"
-    """Where to compute."""
-    dtype: Literal["float64", "float32", "bfloat16"] = "float32"
-    """Precision of weights and arithmetic."""
-    chat_format: str | None = None
-    """The target's prompt format if it brings no chat template: vicuna. None takes the target's own template."""
-    out: Path = Path("out/tune.json")
-    """Where the result goes."""
+    target: str = "data/old/target"  # folder or Hub id of the target
+    draft: str = "data/old/drafts/fspad"  # folder of a draft made for that target
+    data: Path = Path("data/old/dialogues.jsonl.gz")  # dialogues; the last ones' first questions are the prompts
+    prompts: int = 36  # how many prompts; the second half of them only checks the predictions
+    max_new_tokens: int = 128  # longest answer
+    temperature: float = 0.0  # sampling temperature
+    top_k: tuple[int, ...] = (2, 3, 4, 6, 8, 10)  # values of top_k to try
+    depth: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7)  # values of depth to try
+    total_tokens: tuple[int, ...] = (8, 12, 16, 20, 24, 32, 48, 60, 96)  # values of total_tokens to try
+    finalists: int = 4  # how many of the best predictions are checked in the real loop, beside the default tree
+    repetitions: int = 20  # how often every cost is timed
+    seed: int = 0  # with the prompt's number, the key of its answer's noise
+    device: str = "cpu"  # where to compute
+    dtype: Literal["float64", "float32", "bfloat16"] = "float32"  # precision of weights and arithmetic
+    chat_format: str | None = None  # for a target without a chat template of its own: vicuna
+    out: Path = Path("out/tune.json")  # where the result goes
 
     @property
     def trees(self) -> list[TreeConfig]:
