@@ -1,158 +1,134 @@
-"""How sure is a mean? Intervals over seeds, intervals over questions, and differences of methods, paired.
+"""How sure is a number? One bootstrap, paired, over questions and over seeds.
 
-tau of a task is a ratio of sums, tokens over rounds; the mean tau of several tasks weighs tasks alike. Two kinds of
-chance are in it, and each has its interval, 95 % unless told otherwise:
+tau of a task is a ratio of sums, tokens gained over rounds; that of several tasks is their mean. Chance enters twice:
 
-    over seeds       x_1 .. x_S, one number a trained draft:   mean(x) +- t_{S-1} std(x) / sqrt(S)
-                     what another training would give, on the same questions
-    over questions   bootstrap: questions are drawn anew, with replacement and within their task; the percentiles of
-                     the resampled values; what other questions would give, with the same drafts
+    questions   others could have been asked: those of each task are drawn anew, with replacement
+    seeds       another training gives another draft: the trained drafts are drawn anew, too
 
-Two methods are compared *paired*: seed s of one with seed s of the other (same data order, same noise), and in the
-bootstrap both on the same resampled questions. What is common to both then cancels, and intervals become narrower.
+All methods meet the same drawn questions, and seed s of one is compared with seed s of the other (same data order, same
+noise). What two methods share then cancels in their difference, and its interval becomes narrow.
 
-`Counts` hold what was counted: task -> (seeds, questions, 2) with (tokens after the first, rounds) on the last axis.
+A bootstrap over S seeds is too narrow for small S: it sees (S - 1)/S of the variance, and the normal quantile z instead
+of Student's. The weights w_s of the drawn seeds (their mean is 1/S) are therefore stretched,
+
+    w_s  ->  1/S + c (w_s - 1/S),    c = t_{S-1} / z * sqrt(S / (S - 1))
+
+which gives Student's width where seeds are all that varies and changes nothing where drafts agree.
+
+Answers come as a table, a row each: method, seed, temperature, task, question_id, tokens, rounds, ...
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from fspad_ref.errors import InputError
 
-LEVEL = 0.95
-RESAMPLES = 2000
-Counts = Mapping[str, np.ndarray]
+LEVEL, RESAMPLES = 0.95, 2000
+MEAN = "mean"  # of all tasks, each weighing alike
+Values = dict[str, np.ndarray]  # method -> (tasks, seeds, 1 + resamples): of the answers as they are, then resampled
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with the bounds of its confidence interval; None where there is a single value, hence no interval."""
+    """A value and its confidence interval; NaN bounds where a task has a single question."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
 
-# ---- over seeds ----
+def resampled(answers: pd.DataFrame, top: str, bottom: str, resamples: int = RESAMPLES, seed: int = 0) -> Values:
+    """Sum of column `top` over sum of column `bottom`, for every method, task and seed, as it is and resampled.
 
-
-def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Estimate:
-    """Mean of independent values and its Student t-interval; without bounds for a single value.
-
-    Raises InputError for no value, and for values that are not finite.
+    Raises InputError unless all methods answered the same questions, and for sums of zero below.
     """
-    x = np.asarray(values, dtype=float)
-    if x.ndim != 1 or len(x) < 1 or not np.isfinite(x).all():
-        raise InputError(f"expected at least one finite value, found {x.tolist()}. Train with one seed or more.")
-    if len(x) == 1:
-        return Estimate(float(x[0]), None, None)
-    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * stats.sem(x)
-    return Estimate(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
+    rng, values = np.random.default_rng(seed), defaultdict(list)
+    sums = answers.groupby(["task", "method", "seed", "question_id"], sort=False)[[top, bottom]].sum()
+    for task in answers["task"].unique():
+        counts = sums.loc[task].unstack("question_id")  # (methods x seeds, 2 x questions)
+        if counts.isna().any(axis=None):
+            raise InputError(f"expected all methods to answer the same questions of task {task!r}. Ask them alike.")
+        number = counts[top].shape[1]
+        drawn = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
+        times = np.vstack((np.ones(number), drawn))  # (1 + resamples, questions): how often each question counts
+        for method, rows in counts.groupby("method", sort=False):
+            above, below = (rows[column].to_numpy() @ times.T for column in (top, bottom))  # (seeds, 1 + resamples)
+            if not (below > 0).all():
+                raise InputError(f"expected {bottom} in every resample of task {task!r}, found none. Ask more "
+                                 "questions, or questions with longer answers.")  # fmt: skip
+            ratio = above / below
+            ratio[:, 1:] += 0.0 if number > 1 else np.nan  # a single question has no interval
+            values[method].append(ratio)
+    return {method: np.stack(of_tasks) for method, of_tasks in values.items()}
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean of a_s - b_s over seeds s, with the interval of the paired t-test. Raises InputError for unequal lengths."""
-    return t_interval(np.subtract(*_pairs(a, b)), level)
+def estimate(values: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Mean over seeds with its interval, from (seeds, 1 + resamples): a tau, or a difference or ratio of two."""
+    seeds, draws = values.shape[0], values.shape[1] - 1
+    share = np.random.default_rng(seeds).multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).T / seeds
+    if seeds > 1:
+        quantile = (1 + level) / 2
+        stretch = stats.t.ppf(quantile, seeds - 1) / stats.norm.ppf(quantile) * np.sqrt(seeds / (seeds - 1))
+        share = 1 / seeds + stretch * (share - 1 / seeds)
+    low, high = np.quantile((share * values[:, 1:]).sum(axis=0), ((1 - level) / 2, (1 + level) / 2))
+    return Estimate(float(values[:, 0].mean()), float(low), float(high))
 
 
-def relative_gain(a: Sequence[float], b: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean of a_s / b_s - 1 over seeds s, with its t-interval: 0.07 is a gain of 7 % over b."""
-    return t_interval(np.divide(*_pairs(a, b)) - 1.0, level)
+def by_task(answers: pd.DataFrame, values: Values) -> Iterator[tuple[str, Values]]:
+    """(task, its values) for every task, then for their mean; the values are (seeds, 1 + resamples) by method."""
+    for number, task in enumerate(answers["task"].unique()):
+        yield task, {method: of_tasks[number] for method, of_tasks in values.items()}
+    yield MEAN, {method: of_tasks.mean(axis=0) for method, of_tasks in values.items()}
 
 
-def _pairs(a: Sequence[float], b: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if x.shape != y.shape:
-        raise InputError(f"expected as many values of both methods, found {x.shape} and {y.shape}. Pair them by seed.")
-    return x, y
+def columns(name: str, values: np.ndarray) -> dict[str, float]:
+    """An estimate as three columns of a table: name, name_low, name_high."""
+    found = estimate(values)
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-# ---- over questions ----
+def gained(answers: pd.DataFrame, resamples: int = RESAMPLES) -> Values:
+    """tau: tokens per forward pass of the target. The prefill and its token are no round: plain decoding has 1."""
+    return resampled(answers.assign(gained=answers["tokens"] - 1), "gained", "rounds", resamples)
 
 
-def mean_tau(counts: Counts) -> np.ndarray:
-    """tau of every seed, (seeds,): sum over sum within each task, then the mean over tasks.
-
-    Raises InputError for a task without a single round, where tau is not defined.
-    """
-    for task, table in counts.items():
-        if not (table[..., 1].sum(axis=-1) > 0).all():
-            raise InputError(f"expected rounds in task {task!r}, found none. Ask questions with answers of two tokens.")
-    return np.mean([_ratio(table) for table in counts.values()], axis=0)
-
-
-def _ratio(table: np.ndarray) -> np.ndarray:
-    """Sum over sum: (..., questions, 2) -> (...)."""
-    tokens, rounds = np.moveaxis(table.sum(axis=-2), -1, 0)
-    return tokens / rounds
+def taus(answers: pd.DataFrame) -> pd.DataFrame:
+    """tau with its interval, a row for every temperature, task and method."""
+    return pd.DataFrame([
+        {"temperature": temperature, "task": task, "method": method} | columns("tau", values)
+        for temperature, at in answers.groupby("temperature", sort=False)
+        for task, of_methods in by_task(at, gained(at))
+        for method, values in of_methods.items()
+    ])  # fmt: skip
 
 
-def bootstrap_tau(counts: Counts, **settings) -> Estimate:
-    """Mean tau, averaged over seeds, with its interval over questions."""
-    return _bootstrap([counts], lambda tau: tau, **settings)
+def differences(answers: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """tau of one method minus that of another, and the gain relative to the other, for (method, against) pairs."""
+    rows = []
+    for temperature, at in answers.groupby("temperature", sort=False):
+        for task, tau in by_task(at, gained(at)):
+            for method, against in pairs:
+                a, b = tau[method], tau[against]  # (seeds, 1 + resamples)
+                row = {"temperature": temperature, "task": task, "method": method, "against": against}
+                rows.append(row | columns("difference", a - b) | columns("gain", a / b - 1))
+    return pd.DataFrame(rows)
 
 
-def bootstrap_difference(a: Counts, b: Counts, **settings) -> Estimate:
-    """Mean tau of a minus that of b, averaged over seeds, both on the same resampled questions."""
-    return _bootstrap([a, b], np.subtract, **settings)
+def spread(rows: pd.DataFrame, name: str, index: str | Sequence[str] = "method", form: str = "{:.2f}") -> str:
+    """For reading: a table for every temperature, tasks side by side, the mean with its interval."""
 
+    def cell(row: pd.Series) -> str:
+        value, low, high = (form.format(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
+        return f"{value} [{low}, {high}]" if row["task"] == MEAN else value
 
-def bootstrap_gain(a: Counts, b: Counts, **settings) -> Estimate:
-    """Mean tau of a over that of b, minus 1, averaged over seeds, both on the same resampled questions."""
-    return _bootstrap([a, b], lambda x, y: x / y - 1.0, **settings)
-
-
-def _bootstrap(
-    methods: Sequence[Counts],
-    compare: Callable[..., np.ndarray],
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-    seed: int = 0,
-) -> Estimate:
-    """Percentile bootstrap of compare(tau of each method), averaged over seeds; stratified by task.
-
-    scipy resamples one sample a stratum; ours are the *indices* of a task's questions, so that every method, and every
-    seed, meets the same questions.
-    """
-    sizes = _sizes(methods)
-
-    def statistic(*chosen: np.ndarray, axis: int) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):  # refused below
-            taus = [
-                np.mean([_ratio(counts[task][:, at]) for task, at in zip(sizes, chosen, strict=True)], axis=0)
-                for counts in methods  # (seeds, questions, 2)[:, (resamples, questions)] -> (seeds, resamples)
-            ]
-            values = compare(*taus).mean(axis=0)  # (seeds, resamples) -> (resamples,)
-        if not np.isfinite(values).all():
-            raise InputError(
-                "expected rounds in every resample, found one without: too few questions have answers of two tokens "
-                "or more. Ask more questions."
-            )
-        return values
-
-    value = compare(*(mean_tau(counts) for counts in methods)).mean()
-    interval = stats.bootstrap(
-        [np.arange(size) for size in sizes.values()],
-        statistic,
-        n_resamples=resamples,
-        batch=250,
-        vectorized=True,
-        axis=-1,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Estimate(float(value), float(interval.low), float(interval.high))
-
-
-def _sizes(methods: Sequence[Counts]) -> dict[str, int]:
-    """Questions by task. Raises InputError unless all methods answered the same numbers of them, two a task or more."""
-    first, *others = [{task: table.shape[-2] for task, table in counts.items()} for counts in methods]
-    if any(other != first for other in others):
-        raise InputError(f"expected the same questions for both methods, found {first} and {others}. Ask both alike.")
-    if not first or min(first.values()) < 2:
-        raise InputError(f"expected at least two questions a task to resample, found {first}. Ask more questions.")
-    return first
+    tables = []
+    for temperature, at in rows.assign(cell=rows.apply(cell, axis=1)).groupby("temperature", sort=False):
+        wide = at.pivot(index=index, columns="task", values="cell")
+        wide = wide.loc[at.set_index(index).index.unique(), at["task"].unique()].rename_axis(columns=None)
+        tables.append(f"{name}, T={temperature:g}\n{wide.to_string()}")
+    return "\n\n".join(tables)

@@ -1,0 +1,105 @@
+"""The stages of a round: charged to the right one, adding up to the round, and the loop left as it was."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import tiny_draft
+from torch.autograd import DeviceType
+from worded import QUESTIONS, quiet, saved, worded_target
+
+from fspad_ref import SamplingConfig, TreeConfig, generate, speculative_generate, tree
+from fspad_ref.bench import speed as module
+from fspad_ref.bench.bench import PLAIN, Speculative, decode_questions
+from fspad_ref.bench.record import load_record, save_record
+from fspad_ref.bench.speed import STAGES, SpeedConfig, labelled, profile_rounds, speed, stage_times
+from fspad_ref.cache import KVCache
+from fspad_ref.errors import InputError
+
+PROMPT, TREE = [5, 7, 9, 11, 6], TreeConfig(4, 3, 20)
+
+
+@pytest.fixture(scope="module")
+def target():
+    return worded_target()
+
+
+def event(name, start, end, parent=None, device=DeviceType.CPU):
+    time = SimpleNamespace(start=start, end=end)
+    return SimpleNamespace(name=name, time_range=time, cpu_time_total=end - start, device_time_total=2 * (end - start),
+                           cpu_parent=parent, device_type=device)  # fmt: skip
+
+
+def test_every_stage_gets_its_own_time_by_hand():
+    prefill = event("target: lm_head", 0, 10)
+    grow = event("draft: tree", 10, 50)
+    layer = event("draft: layer", 12, 20, grow)
+    matmul = event("aten::mm", 21, 33, grow)  # no label: part of what calls it
+    head = event("draft: lm_head", 21, 32, matmul)
+    same_head = event("target: lm_head", 22, 30, head)
+    of_target = event("target: lm_head", 52, 57)
+    draw = event("draw", 60, 70)
+    noise = event("noise", 61, 64, draw)
+    kernel = event("draft: tree", 10, 90, None, DeviceType.CUDA)
+    events = [prefill, grow, layer, matmul, head, same_head, of_target, draw, noise, kernel]
+    expected = {"draft: tree": 40 - 8 - 11, "draft: layer": 8, "draft: lm_head": 11, "target: lm_head": 5, "draw": 7,
+                "noise": 3, "rounds": 1, "round": 60, "rest": 60 - 40 - 5 - 10}  # fmt: skip
+    assert {name: spent for name, spent in stage_times(events).items() if spent} == expected
+    assert stage_times(events, gpu=True)["draft: tree"] == 2 * (40 - 8 - 11)
+    assert not stage_times([prefill])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_profile_adds_up_and_restores_everything(target, temperature):
+    draft, sampling = tiny_draft(target), SamplingConfig(temperature, seed=3)
+    places = [(tree, "grow_tree"), (tree, "top_children"), (generate, "verify"), (generate.Chooser, "every_node"),
+              (KVCache, "keep")]  # fmt: skip
+    before = [getattr(owner, name) for owner, name in places]
+    found = profile_rounds(target, draft, [PROMPT, PROMPT[:3]], tree=TREE, sampling=sampling, max_new_tokens=12)
+    assert [getattr(owner, name) for owner, name in places] == before and "forward" not in vars(draft)
+    assert found["stage"].tolist() == [*STAGES, "rest", "round"]
+    assert found["share"][:-1].sum() == pytest.approx(1) and found["share"].iloc[-1] == 1
+    spent = found.set_index("stage")["ms"]
+    assert (spent.drop("noise") > 0).all() and (spent["noise"] > 0) == (temperature > 0)
+    rounds = [len(speculative_generate(target, draft, ids, max_new_tokens=12, tree=TREE, sampling=sampling,
+                                       eos_token_id=1).accepted) for ids in (PROMPT, PROMPT[:3])]  # fmt: skip
+    assert (found["rounds"] == sum(rounds)).all() and np.isfinite(found["slowdown"]).all()
+
+
+def test_labels_change_no_text_and_go_after_an_exception(target):
+    draft = tiny_draft(target)
+    plain = speculative_generate(target, draft, PROMPT, max_new_tokens=20, tree=TREE)
+    with pytest.raises(ZeroDivisionError), labelled(target, draft):
+        assert speculative_generate(target, draft, PROMPT, max_new_tokens=20, tree=TREE) == plain
+        assert "forward" in vars(draft)
+        raise ZeroDivisionError
+    assert "forward" not in vars(draft) and "forward" not in vars(target.lm_head)
+
+
+def test_what_cannot_be_profiled_is_refused(target, monkeypatch):
+    draft = tiny_draft(target)
+    with pytest.raises(InputError, match="at least one round"):
+        profile_rounds(target, draft, [PROMPT], tree=TREE, max_new_tokens=1)
+
+    monkeypatch.setattr(module, "stage_times", lambda *given: Counter(stage_times(*given)) - Counter(cache=10**9))
+    with pytest.raises(RuntimeError, match="found none of {'cache'}"):
+        profile_rounds(target, draft, [PROMPT], tree=TREE, max_new_tokens=6)
+
+
+def test_the_command_writes_stages_and_model(target, tmp_path, capsys):
+    methods = {"fspad": Speculative(tiny_draft(target), TREE)}
+    answers = decode_questions(target, methods, QUESTIONS, max_new_tokens=8, progress=quiet)
+    save_record(tmp_path / "bench.csv", answers)
+    config = SpeedConfig(**saved(target, tmp_path), tree=TREE, max_new_tokens=8, answers=tmp_path / "bench.csv",
+                         out=tmp_path / "speed.json")  # fmt: skip
+    speed(config)
+    kept = load_record(config.out)
+    assert [(row["method"], row["temperature"]) for row in kept["stages"]] == [("fspad", 0)] * 11 + [("fspad", 1)] * 11
+    assert kept["config"]["tree"]["top_k"] == 4 and "target: layers" in capsys.readouterr().out
+    for row in kept["model"]:  # tau and the measured speedup are those of the answers, all tasks pooled
+        at = answers[answers["temperature"] == row["temperature"]]
+        fast, slow = (at[at["method"] == name].sum(numeric_only=True) for name in ("fspad", PLAIN))
+        assert row["tau"] == pytest.approx((fast["tokens"] - 5) / fast["rounds"])
+        assert row["measured"] == pytest.approx(fast["tokens"] / fast["seconds"] * slow["seconds"] / slow["tokens"])
+        assert row["ideal"] > 0 and row["predicted"] > 0

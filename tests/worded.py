@@ -1,0 +1,47 @@
+"""A tiny target that knows words, and questions for it."""
+
+from pathlib import Path
+
+from conftest import tiny_draft, tiny_target
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from fspad_ref import Target, TreeConfig
+from fspad_ref.data import Question, write_questions
+
+TREE = TreeConfig(top_k=8, depth=2, total_tokens=100)  # of 31 tokens: wide enough that even random drafts hit
+QUESTIONS = [
+    Question(7, "conversation", ("w1 w2 w3", "w4 w5")),
+    Question(8, "conversation", ("w6 w7",)),
+    Question(9, "qa", ("w8 w9 w10 w11",)),
+    Question(12, "qa", ("w12",)),
+]
+
+
+def quiet(jobs=(), **_):
+    """In place of a progress bar."""
+    return jobs
+
+
+def worded_target(seed: int = 0) -> Target:
+    """The tiny target with a tokenizer of 31 words and a chat template; <end> is its EOS."""
+    names = ["<begin>", "<end>", "<user>", "<assistant>", *(f"w{i}" for i in range(27))]
+    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<begin>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<begin>", eos_token="<end>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>"]})
+    tokenizer.chat_template = (
+        "<begin>{% for m in messages %} <{{ m.role }}> {{ m.content }}{% if m.role == 'assistant' %} <end>{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %} <assistant>{% endif %}"
+    )
+    return Target(tiny_target(seed).model, tokenizer)
+
+
+def saved(target: Target, folder: Path) -> dict:
+    """The target, a draft and the questions as files; returns what the commands' configs want to know of them."""
+    target.model.save_pretrained(folder / "target")
+    target.tokenizer.save_pretrained(folder / "target")
+    tiny_draft(target).save_pretrained(folder / "fspad")
+    write_questions(folder / "questions.jsonl", QUESTIONS)
+    return dict(target=str(folder / "target"), drafts=(str(folder / "fspad"),), dtype="float64",
+                questions=folder / "questions.jsonl", tasks=("conversation", "qa"))  # fmt: skip
