@@ -1,1 +1,1 @@
-"""Seeing: figures, token strips, the demo. Only notebooks and the command line import from here."""
+"""Seeing: figures (style, drawer, instruments), token strips, and the explorer for notebooks."""

@@ -1,96 +1,61 @@
-"""Numbers -> Figure, and numbers -> one line of text.
+"""The look of all figures: Okabe and Ito's colours, and one colour, marker and hatch per method.
 
-Every figure is a pure function of its arguments: a bare `matplotlib.figure.Figure`, no pyplot, no
-global state. Beside each stands a `..._claim` that says in one sentence, computed from the same
-numbers, what the figure shows: print it under the figure; it is its alternative text.
+A figure is a pure function of its arguments: a bare `matplotlib.figure.Figure`, no pyplot, no global state. What a
+colour says, a marker, hatch or sign says too. In a notebook, `plt.rcParams.update(STYLE)` gives plots the same look.
 
-Colours are Okabe and Ito's, and whatever a colour says, a hatch or a marker says too.
+>>> look("FSPAD")["color"] == look("fspad (live)")["color"] == GREEN
+True
 """
 
 import functools
-import math
+import html
+import io
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
-
-from fspad_ref.errors import InputError
+from matplotlib.font_manager import findfont, get_font
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999"
-DARK = "#555555"  # edges of boxes, small print
-CYCLE = (ORANGE, BLUE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GREY)
-HATCHES = ("//", "", "..", "xx", "\\\\", "++", "oo", "--")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DARK, PALE = "#555555", "#EEEEEE"  # small print and edges; quiet areas
+
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GREY)
 
 STYLE = {
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "axes.facecolor": "white",
-    "figure.dpi": 110,
-    "savefig.dpi": 140,
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-}
+    "axes.prop_cycle": matplotlib.cycler(color=CYCLE), "lines.markersize": 5,
+    "figure.facecolor": "white", "savefig.facecolor": "white", "axes.facecolor": "white", "figure.dpi": 100,
+    "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left", "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
+    "grid.color": "#DDDDDD", "hatch.linewidth": 0.6, "legend.frameon": False, "svg.fonttype": "none",
+}  # fmt: skip
 
-# the plate behind a word on hatching
-PLATE = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+# part of a method's name in lower case -> colour, marker, hatch; the first part that is found counts
+METHODS = {
+    "fspad": (GREEN, "s", ""), "eagle": (BLUE, "o", "//"), "pad": (PURPLE, "D", ".."), "fs": (ORANGE, "^", "++"),
+    "medusa": (SKY, "v", "xx"), "assist": (VERMILION, "P", "\\\\"), "lookup": (YELLOW, "X", "oo"),
+    "vanilla": (BLACK, "x", ""), "plain": (BLACK, "x", ""), "": (GREY, "*", "--"),
+}  # fmt: skip
 
-# kind of token -> (fill, hatch, what it is)
-TOKEN_KINDS = {
-    "draft": (SKY, "", "proposed by the draft, accepted"),
-    "target": (ORANGE, "///", "the target's own"),
-    "prompt": ("#EEEEEE", "", "prompt"),
-}
-
-P = ParamSpec("P")
+P, Drawn = ParamSpec("P"), TypeVar("Drawn")
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One bar: `value`, with an interval from `low` to `high` if there is one (NaN: none)."""
-
-    task: str
-    method: str
-    temperature: float
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-
-    @property
-    def counts(self) -> bool:
-        """Whether claims count it: a bar for the mean is drawn, but it is no task."""
-        return self.task != "mean"
+def look(method: str) -> dict[str, Any]:
+    """Colour, marker, hatch and opacity of a method. A variant, named in brackets or after a comma, is drawn paler."""
+    colour, marker, hatch = next(known for part, known in METHODS.items() if part in method.lower())
+    pale = "(" in method or "," in method
+    return {"color": colour, "marker": marker, "hatch": hatch, "alpha": 0.5 if pale else 1.0}
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The record of one training run: the loss at `steps`, tau on held-out prompts at `tau_steps`."""
-
-    steps: Sequence[int]
-    loss: Sequence[float]
-    tau_steps: Sequence[int] = ()
-    tau: Sequence[float] = ()
-
-
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Give `draw` the one look of all our figures and leave matplotlib's settings as they were."""
+def styled(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
+    """Give `draw` the look of all our figures; matplotlib's settings are left as they were."""
 
     @functools.wraps(draw)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         with matplotlib.rc_context(STYLE):
             return draw(*args, **kwargs)
 
@@ -98,162 +63,58 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 @styled
-def token_strip(tokens: Sequence[str], kinds: Sequence[str], title: str = "", columns: int = 88) -> Figure:
-    """One box a token, filled and hatched by its kind ("draft", "target" or "prompt").
+def bars(rows: pd.DataFrame, ylabel: str) -> Figure:
+    """A group of bars per task, a bar per method, a panel per temperature; plain decoding is the dashed line at 1.
 
-    Boxes flow like text over lines of `columns` characters. Raises InputError for lists of unequal
-    length or an unknown kind.
+    rows: columns task, method, temperature, value, and low and high, the ends of an interval (NaN: none).
     """
-    _check_kinds(tokens, kinds)
-    boxes = _flow([_visible(token) for token in tokens], columns)
-    rows = 1 + max((row for _, row, _ in boxes), default=0)
-    figure = Figure(figsize=(columns * 0.085 + 0.4, rows * 0.3 + 0.9), layout="constrained")
-    axes = figure.subplots()
-    for (column, row, text), kind in zip(boxes, kinds, strict=True):
-        fill, hatch, _ = TOKEN_KINDS[kind]
-        box = Rectangle((column, row), len(text), 0.82, facecolor=fill, edgecolor="white", hatch=hatch, linewidth=1)
-        axes.add_patch(box)
-        middle = column + len(text) / 2
-        axes.text(middle, row + 0.43, text, ha="center", va="center", family="monospace", fontsize=9, parse_math=False)
-    axes.set(xlim=(0, columns), ylim=(rows, 0), title=title)
-    axes.axis("off")
-    shown = [kind for kind in TOKEN_KINDS if kind in kinds]
-    handles = [Patch(facecolor=f, hatch=h, edgecolor="white", label=t) for f, h, t in map(TOKEN_KINDS.get, shown)]
-    figure.legend(handles=handles, loc="outside lower left", ncols=len(shown) or 1)
-    return figure
-
-
-def token_claim(kinds: Sequence[str]) -> str:
-    """What `token_strip` shows, in one line."""
-    draft, own = kinds.count("draft"), kinds.count("target")
-    return f"{draft} of {draft + own} tokens were proposed by the draft and accepted; {own} are the target's own."
-
-
-@styled
-def acceptance_bars(rows: Sequence[Measure]) -> Figure:
-    """tau by task and method, one panel a temperature; the dashed line is plain decoding (tau = 1)."""
-    return _bars(rows, "tau: tokens a target forward\n(accepted + 1)", "Average acceptance length")
-
-
-def acceptance_claim(rows: Sequence[Measure], method: str, baseline: str) -> str:
-    """In how many tasks `method` has a larger tau than `baseline`, a temperature at a time."""
-    return f"{method}'s tau is above {baseline}'s " + _wins(rows, method, baseline)
-
-
-@styled
-def speedup_bars(rows: Sequence[Measure]) -> Figure:
-    """Speedup by task and method, one panel a temperature: medians, with their spread as whiskers."""
-    return _bars(rows, "times as many tokens a second\nas plain decoding", "Speedup")
-
-
-def speedup_claim(rows: Sequence[Measure], method: str, baseline: str | None = None) -> str:
-    """In how many tasks `method` is faster than `baseline`, or than plain decoding if that is None."""
-    if baseline is not None:
-        return f"{method} is faster than {baseline} " + _wins(rows, method, baseline)
-    parts = []
-    rows = [row for row in rows if row.counts]
-    for temperature in _distinct(row.temperature for row in rows):
-        values = [row.value for row in rows if (row.method, row.temperature) == (method, temperature)]
-        parts.append(f"in {sum(value > 1 for value in values)} of {len(values)} tasks at T={temperature:g}")
-    return f"{method} is faster than plain decoding {_and(parts)}."
-
-
-@styled
-def training_curves(curves: Mapping[str, Curve]) -> Figure:
-    """Loss (log scale) and tau over steps, one line and marker a draft."""
-    with_tau = any(len(curve.tau) for curve in curves.values())
-    figure = Figure(figsize=(9 if with_tau else 5, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2 if with_tau else 1, squeeze=False)[0]
-    for index, (name, curve) in enumerate(curves.items()):
-        look = {"color": CYCLE[index % len(CYCLE)], "marker": MARKERS[index % len(MARKERS)], "label": name}
-        panels[0].plot(curve.steps, curve.loss, markevery=max(1, len(curve.steps) // 8), **look)
-        if with_tau:
-            panels[1].plot(curve.tau_steps, curve.tau, **look)
-    panels[0].set(xlabel="step", ylabel="loss", yscale="log", title="Training loss")
-    panels[0].yaxis.set_major_formatter("{x:g}")  # plain numbers; log axes default to powers of ten
-    panels[0].yaxis.set_minor_formatter("{x:.2g}")
-    panels[0].legend()
-    if with_tau:
-        panels[1].set(xlabel="step", ylabel="tau on held-out prompts", title="Average acceptance length")
-    return figure
-
-
-def training_claim(curves: Mapping[str, Curve]) -> str:
-    """Which drafts' losses fell, and which draft ends with the largest tau."""
-    fell = sum(curve.loss[-1] < curve.loss[0] for curve in curves.values())
-    text = f"The loss of {fell} of {len(curves)} drafts fell"
-    last = {name: curve.tau[-1] for name, curve in curves.items() if len(curve.tau)}
-    return f"{text}; the largest tau at the end is {max(last, key=last.__getitem__)}'s." if last else f"{text}."
-
-
-def _bars(rows: Sequence[Measure], ylabel: str, title: str) -> Figure:
-    """Grouped bars: a group a task, a bar a method, a panel a temperature, and a line at 1."""
-    if not rows:
-        raise InputError("a bar chart needs at least one measure, found none")
-    temperatures = _distinct(row.temperature for row in rows)
-    tasks, methods = _distinct(row.task for row in rows), _distinct(row.method for row in rows)
-    figure = Figure(figsize=(1.6 + 0.28 * (len(methods) + 1) * len(tasks), 0.6 + 2.7 * len(temperatures)))
-    figure.set_layout_engine("constrained")
+    tasks, methods, temperatures = (list(rows[name].unique()) for name in ("task", "method", "temperature"))
+    width = 0.82 / len(methods)
+    size = (2.0 + 0.3 * (len(methods) + 1) * len(tasks), 0.7 + 2.5 * len(temperatures))
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(temperatures), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, temperature in zip(panels, temperatures, strict=True):
-        _panel(axes, [row for row in rows if row.temperature == temperature], tasks, methods)
-        axes.set(ylabel=ylabel, title=f"{title} at T={temperature:g}")
+        for index, method in enumerate(methods):
+            mine = rows[(rows.method == method) & (rows.temperature == temperature)]
+            places = [tasks.index(task) + (index - (len(methods) - 1) / 2) * width for task in mine.task]
+            fill = {name: value for name, value in look(method).items() if name != "marker"}
+            axes.bar(places, mine.value, width, label=method, edgecolor="white", **fill)
+            axes.vlines(places, mine.low, mine.high, color=BLACK, linewidth=1)
+        axes.axhline(1, color=BLACK, linestyle="--", linewidth=0.8)
+        axes.set(ylabel=ylabel, title=f"T={temperature:g}")
+        axes.set_xticks(range(len(tasks)), [task.replace("_", "\n") for task in tasks])
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(methods), 4))
     return figure
 
 
-def _panel(axes: Axes, rows: Sequence[Measure], tasks: list[str], methods: list[str]) -> None:
-    width = 0.82 / len(methods)
-    for index, method in enumerate(methods):
-        mine = [row for row in rows if row.method == method]
-        places = [tasks.index(row.task) + (index - (len(methods) - 1) / 2) * width for row in mine]
-        colour, hatch = CYCLE[index % len(CYCLE)], HATCHES[index % len(HATCHES)]
-        values = [row.value for row in mine]
-        axes.bar(places, values, width, label=method, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
-        for place, row in zip(places, mine, strict=True):
-            if not (math.isnan(row.low) or math.isnan(row.high)):
-                axes.vlines(place, row.low, row.high, color=BLACK, linewidth=1)
-    axes.axhline(1, color=BLACK, linestyle="--", linewidth=0.8)
-    axes.set_xticks(range(len(tasks)), [task.replace("_", "\n") for task in tasks])
+def curves(axes: Axes, points: Mapping[str, Sequence[tuple[float, float]]], **labels: str) -> None:
+    """A line per method through its points (x, y), in the method's colour and marker; labels as for `Axes.set`."""
+    for name, line in points.items():
+        ink = {key: value for key, value in look(name).items() if key != "hatch"}
+        axes.plot(*zip(*line, strict=True), label=name, markevery=max(1, len(line) // 8), **ink)
+    axes.set(**labels)
+    axes.legend(fontsize=8)
 
 
-def _wins(rows: Sequence[Measure], method: str, baseline: str) -> str:
-    value = {(row.task, row.method, row.temperature): row.value for row in rows if row.counts}
-    parts = []
-    for temperature in _distinct(row.temperature for row in rows):
-        tasks = [t for t, m, at in value if (m, at) == (method, temperature) and (t, baseline, at) in value]
-        won = sum(value[t, method, temperature] > value[t, baseline, temperature] for t in tasks)
-        parts.append(f"in {won} of {len(tasks)} tasks at T={temperature:g}")
-    return _and(parts) + "."
+def drawable(text: str) -> str:
+    """The text with □ for letters that the font lacks (emoji, other scripts), about which matplotlib would warn."""
+    font = get_font(findfont("DejaVu Sans"))
+    return "".join(letter if font.get_char_index(ord(letter)) else "□" for letter in text)
 
 
-def _and(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def svg(figure: Figure, label: str, tips: Sequence[str] = ()) -> str:
+    """The figure as inline SVG, at most as wide as its place.
 
-
-def _distinct(values) -> list:
-    return list(dict.fromkeys(values))
-
-
-def _check_kinds(tokens: Sequence[str], kinds: Sequence[str]) -> None:
-    if len(tokens) != len(kinds):
-        raise InputError(f"expected one kind a token, found {len(tokens)} tokens and {len(kinds)} kinds")
-    if unknown := set(kinds) - set(TOKEN_KINDS):
-        raise InputError(f"unknown kinds of token {sorted(unknown)}; known are {sorted(TOKEN_KINDS)}")
-
-
-def _visible(token: str) -> str:
-    """A token as it can be drawn: never empty, without line breaks."""
-    return token.replace("\n", "⏎").replace("\t", "→") or "∅"
-
-
-def _flow(texts: Sequence[str], columns: int) -> list[tuple[int, int, str]]:
-    """(column, row, text) of every box."""
-    column = row = 0
-    boxes = []
-    for text in texts:
-        if column and column + len(text) > columns:
-            column, row = 0, row + 1
-        boxes.append((column, row, text))
-        column += len(text)
-    return boxes
+    label: the alternative text. tips[i]: shown when the pointer rests on the part with the gid "tip-i".
+    """
+    data = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(data, format="svg")
+    width = 96 * figure.get_figwidth()
+    size = f"width: 100%; max-width: {width:.0f}px; min-width: {0.6 * width:.0f}px; height: auto"
+    head = rf'<svg viewBox="\1" role="img" aria-label="{html.escape(label)}" style="display: block; {size}">'
+    text = re.sub(r'.*?<svg .*?viewBox="(.*?)".*?>', head, data.getvalue(), count=1, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)  # it would style the page
+    for number, tip in enumerate(tips):
+        text = text.replace(f'<g id="tip-{number}">', f'<g class="fspad-part"><title>{html.escape(tip)}</title>', 1)
+    return text.replace('<g id="text_', '<g pointer-events="none" id="text_')

@@ -14,10 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import alignment_plots
-from fspad_ref.bench.bench import PLAIN
-from fspad_ref.bench.study import CONTROL, MAIN, MEAN
-from fspad_ref.errors import InputError
-from fspad_ref.viz.style import (
+from figures.style_old import (
     BLACK,
     BLUE,
     DARK,
@@ -27,6 +24,9 @@ from fspad_ref.viz.style import (
     acceptance_claim,
     styled,
 )
+from fspad_ref.bench.bench import PLAIN
+from fspad_ref.bench.study import CONTROL, MAIN, MEAN
+from fspad_ref.errors import InputError
 
 LABELS = {PLAIN: "plain decoding", "generate": "transformers' own `generate`", "prompt_lookup": "prompt lookup",
           "assisted": "assisted generation", "medusa": "Medusa", "eagle_static": "EAGLE, static tree",

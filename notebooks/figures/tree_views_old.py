@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from figures.style_old import BLACK, DARK, GREY, SKY, YELLOW
 from fspad_ref.tree import DraftTree
-from fspad_ref.viz.style import BLACK, DARK, GREY, SKY, YELLOW
 
 Words = Callable[[int], str]  # token id -> its text
 
