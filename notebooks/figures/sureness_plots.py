@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fspad_ref.bench.statistics import Estimate
-from fspad_ref.viz.style import BLACK, CYCLE, MARKERS, SKY, VERMILION, styled
+from figures.estimate import Estimate
+from figures.style import BLACK, CYCLE, MARKERS, SKY, VERMILION, styled
 
 
 @styled

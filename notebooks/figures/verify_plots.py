@@ -14,10 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from figures.lossless_plots import ACCEPTED, OWN
-from fspad_ref.errors import InputError
-from fspad_ref.tree import DraftTree
-from fspad_ref.verify import Verdict
-from fspad_ref.viz.style import (
+from figures.style import (
     BLACK,
     BLUE,
     CYCLE,
@@ -30,7 +27,10 @@ from fspad_ref.viz.style import (
     VERMILION,
     styled,
 )
-from fspad_ref.viz.tree_layout import tree_rows, word_box
+from figures.tree_layout import tree_rows, word_box
+from fspad_ref.errors import InputError
+from fspad_ref.tree import DraftTree
+from fspad_ref.verify import Verdict
 
 KEPT, CLEAR, WRONG = (SKY, ""), ("#EEEEEE", ""), (VERMILION, "xx")  # (fill, hatch)
 DEAD = ("white", "...")
