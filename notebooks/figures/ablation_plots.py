@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from figures.alignment_plots import LOOKS as FOUR
 from figures.estimate import Estimate
-from figures.style import BLACK, BLUE, SKY, VERMILION, styled
+from figures.style_old import BLACK, BLUE, SKY, VERMILION, styled
 from figures.training_plots import Losses, Points, smoothed
 from fspad_ref.errors import InputError
 

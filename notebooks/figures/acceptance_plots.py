@@ -1,6 +1,6 @@
 """Pictures of chapter 08, section 3: what the recorded study says about acceptance.
 
-Rows are those of data/old/results/study.json. As in `style`: numbers -> Figure, and
+Rows are those of data/old/results/study.json. As in `style_old`: numbers -> Figure, and
 beside it the same numbers -> one line of text.
 """
 
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import alignment_plots
-from figures.style import (
+from figures.style_old import (
     BLACK,
     BLUE,
     DARK,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
 from torch import Tensor
 
-from figures.style import BLACK, BLUE, CYCLE, GREY, MARKERS, TOKEN_KINDS, VERMILION, styled
+from figures.style_old import BLACK, BLUE, CYCLE, GREY, MARKERS, TOKEN_KINDS, VERMILION, styled
 from fspad_ref.errors import InputError
 from fspad_ref.generate import Generation
 from fspad_ref.tree import DraftTree

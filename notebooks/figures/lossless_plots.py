@@ -11,8 +11,8 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from figures.style import BLACK, BLUE, DARK, GREEN, GREY, ORANGE, PLATE, SKY, TOKEN_KINDS, VERMILION, styled
-from figures.tree_layout import tree_rows, word_box
+from figures.style_old import BLACK, BLUE, DARK, GREEN, GREY, ORANGE, PLATE, SKY, TOKEN_KINDS, VERMILION, styled
+from figures.tree_layout_old import tree_rows, word_box
 from fspad_ref.teaching.exact import Distribution as Law
 from fspad_ref.teaching.exact import g_test, image, total_variation
 from fspad_ref.tree import DraftTree

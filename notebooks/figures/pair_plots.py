@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 
 from figures.alignment_plots import LOOKS
-from figures.style import BLACK, GREEN, GREY, ORANGE, SKY, styled
+from figures.style_old import BLACK, GREEN, GREY, ORANGE, SKY, styled
 from fspad_ref.errors import InputError
 
 EDGE = "#555555"

@@ -1,6 +1,6 @@
 """Pictures of chapter 08, second half: what a round costs, where its time goes, and how much faster that makes.
 
-Rows are those of data/old/results/speed.json. As in `style`: numbers -> Figure, and beside it the same
+Rows are those of data/old/results/speed.json. As in `style_old`: numbers -> Figure, and beside it the same
 numbers -> one line of text.
 """
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.acceptance_plots import LABELS, LOOKS, MAIN, PLAIN
-from figures.style import BLACK, BLUE, CYCLE, GREEN, GREY, HATCHES, MARKERS, ORANGE, SKY, VERMILION, styled
+from figures.style_old import BLACK, BLUE, CYCLE, GREEN, GREY, HATCHES, MARKERS, ORANGE, SKY, VERMILION, styled
 from fspad_ref.errors import InputError
 
 Row = Mapping[str, Any]

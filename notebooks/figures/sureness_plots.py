@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.estimate import Estimate
-from figures.style import BLACK, CYCLE, MARKERS, SKY, VERMILION, styled
+from figures.style_old import BLACK, CYCLE, MARKERS, SKY, VERMILION, styled
 
 
 @styled

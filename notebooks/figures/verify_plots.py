@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from figures.lossless_plots import ACCEPTED, OWN
-from figures.style import (
+from figures.style_old import (
     BLACK,
     BLUE,
     CYCLE,
@@ -27,7 +27,7 @@ from figures.style import (
     VERMILION,
     styled,
 )
-from figures.tree_layout import tree_rows, word_box
+from figures.tree_layout_old import tree_rows, word_box
 from fspad_ref.errors import InputError
 from fspad_ref.tree import DraftTree
 from fspad_ref.verify import Verdict

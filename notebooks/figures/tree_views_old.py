@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from figures.style import BLACK, DARK, GREY, SKY, YELLOW
+from figures.style_old import BLACK, DARK, GREY, SKY, YELLOW
 from fspad_ref.tree import DraftTree
 
 Words = Callable[[int], str]  # token id -> its text

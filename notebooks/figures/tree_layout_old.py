@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from figures.style import DARK, PLATE
+from figures.style_old import DARK, PLATE
 
 
 def tree_rows(parent: Sequence[int]) -> list[float]:
