@@ -118,9 +118,6 @@ def _named(outcome: Hashable, words: Sequence[str]) -> str:
     return words[outcome] if words and type(outcome) is int else str(outcome)
 
 
-# ---- observed distributions ----
-
-
 def dice(seed: int) -> Choose:
     """A `choose` that draws at random, the same way each time for the same seed."""
     source = random.Random(seed)

@@ -1,8 +1,4 @@
-"""What chapters show and ask: checks, figures with alternative text, source code, exercises that check themselves.
-
->>> check("2 + 2 is 4", 2 + 2 == 4)
-2 + 2 is 4: True
-"""
+"""What chapters show and ask: checks, figures with alternative text, source code, exercises that check themselves."""
 
 import ast
 import base64
