@@ -1,109 +1,98 @@
-"""`python -m fspad_ref generate`: an answer as it is decoded, tokens proposed by the draft marked."""
+"""`python -m fspad_ref generate`: stream an answer, with the draft's accepted tokens marked."""
 
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import TextIOBase
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 
 from fspad_ref.commands.train import load_target
 from fspad_ref.data import prompt_ids
 from fspad_ref.draft import Draft
 from fspad_ref.errors import InputError
-from fspad_ref.generate import autoregressive_generate, speculative_generate
+from fspad_ref.generate import Generation, autoregressive_generate, speculative_generate
 from fspad_ref.sampling import SamplingConfig
-from fspad_ref.teaching.exercises import Pieces, mark, style_for
+from fspad_ref.teaching.exercises import Pieces, Style, mark, style_for
 from fspad_ref.tree import TreeConfig
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Answer one prompt. Tokens that the draft proposed and the target accepted are underlined in green.
-
-    The answer goes to standard output, unmarked where that is no terminal; the figures go to standard error.
-    """
+    """Answer one prompt. In a terminal, tokens proposed by the draft and accepted are underlined in green."""
 
     prompt: Annotated[str | None, tyro.conf.Positional] = None
-    """What to answer; read from standard input if not given."""
+    """The prompt; without it, standard input is read."""
     target: str = "data/old/target"
     """Folder or Hub id of the target, a Hugging Face causal language model."""
     draft: Path | None = Path("data/old/drafts/fspad")
-    """Folder of a draft made for that target; None decodes without one: the same text, one token a forward."""
+    """Folder of a draft trained for that target. None decodes without one: same text, one token per pass."""
     chat_format: str | None = None
-    """The target's prompt format if it brings no chat template: vicuna. None takes the target's own template."""
+    """Prompt format for a target without a chat template: vicuna. None uses the target's own template."""
     raw: bool = False
-    """Continue the prompt as it stands instead of answering it under the target's chat template."""
+    """Continue the prompt as it is, without the chat template."""
     max_new_tokens: int = 256
-    """Longest answer, in tokens."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    tree: TreeConfig = field(default_factory=TreeConfig)
+    """Maximum length of the answer, in tokens."""
+    sampling: SamplingConfig = SamplingConfig()
+    tree: TreeConfig = TreeConfig()
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1, ..."""
     dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
-    """Precision of the weights and of the arithmetic."""
+    """Precision of weights and arithmetic."""
 
 
 def generate(config: GenerateConfig) -> None:
-    """Load target and draft, stream the answer, then say how many tokens each round gave."""
-    prompt = config.prompt if config.prompt is not None else read_prompt(sys.stdin)
+    """Load target and draft, stream the answer, then print how many tokens each forward pass gave."""
+    prompt = read_prompt(sys.stdin) if config.prompt is None else config.prompt
     target = load_target(config.target, config.device, config.dtype, config.chat_format)
-    ids = torch.tensor([encode_prompt(target.tokenizer, prompt, config.raw)], device=target.device)  # (1, T)
+    ids = encode_prompt(target.tokenizer, prompt, config.raw)
     settings = {
         "max_new_tokens": config.max_new_tokens,
         "eos_token_id": target.tokenizer.eos_token_id,
         "sampling": config.sampling,
-        "on_round": print_marked(Pieces(target.tokenizer), sys.stdout),
+        "on_round": print_marked(Pieces(target.tokenizer), sys.stdout, style_for(sys.stdout)),
     }
-    draft = None if config.draft is None else Draft.from_pretrained(config.draft, target)
+    draft = config.draft and Draft.from_pretrained(config.draft, target)
     began = time.perf_counter()
-    if draft is None:
-        result = autoregressive_generate(target, ids, **settings)
-    else:
+    if draft:
         result = speculative_generate(target, draft, ids, tree=config.tree, **settings)
+    else:
+        result = autoregressive_generate(target, ids, **settings)
     print(flush=True)
-    print(summary(result.tokens, result.accepted, time.perf_counter() - began), file=sys.stderr)
+    print(summary(result, time.perf_counter() - began), file=sys.stderr)
 
 
 def read_prompt(stream: TextIOBase) -> str:
-    """All of `stream`. Raises InputError if there is nothing in it."""
+    """All of `stream`. Raises InputError if it is empty."""
     if stream.isatty():
-        print("Type a prompt and end it with Ctrl-D on a line of its own.", file=sys.stderr)
-    prompt = stream.read().strip()
-    if not prompt:
-        raise InputError("expected a prompt as argument or on standard input, found none")
+        print("Type a prompt, then press Ctrl-D on an empty line.", file=sys.stderr)
+    if not (prompt := stream.read().strip()):
+        raise InputError("expected a prompt, found none. Give it as an argument or on standard input.")
     return prompt
 
 
 def encode_prompt(tokenizer, prompt: str, raw: bool) -> list[int]:
-    """Token ids of `prompt`: as a user's first turn, or as it stands."""
+    """Token ids of `prompt`: as the first turn of a chat, or as it is."""
     if tokenizer is None:
-        raise InputError("expected a target with a tokenizer, found none in its folder; save one there")
-    if raw:
-        return tokenizer(prompt)["input_ids"]
-    return prompt_ids(tokenizer, [], prompt)
+        raise InputError("expected a target with a tokenizer, found none in its folder. Save one there.")
+    return tokenizer(prompt)["input_ids"] if raw else prompt_ids(tokenizer, [], prompt)
 
 
-def print_marked(pieces: Pieces, stream: TextIOBase) -> Callable[[list[int], int], None]:
-    """A callback for the decoder: prints a round's tokens, its first `accepted` marked as the draft's."""
-    style = style_for(stream)
+def print_marked(pieces: Pieces, stream: TextIOBase, style: Style) -> Callable[[list[int], int], None]:
+    """A callback for the decoding loop: print the tokens of each round, and mark the first `accepted` of them."""
 
     def on_round(tokens: list[int], accepted: int) -> None:
-        texts = [pieces.push(token) for token in tokens]
-        kinds = ["draft" if place < accepted else "target" for place in range(len(tokens))]
-        print(mark(texts, kinds, style), end="", file=stream, flush=True)
+        kinds = ["draft"] * accepted + ["target"] * (len(tokens) - accepted)
+        print(mark([pieces.push(token) for token in tokens], kinds, style), end="", file=stream, flush=True)
 
     return on_round
 
 
-def summary(tokens: list[int], accepted: list[int], seconds: float) -> str:
-    """How many tokens, rounds, tokens a round (tau) and tokens a second."""
-    rate = f"{len(tokens)} tokens in {seconds:.1f} s, {len(tokens) / seconds:.0f} a second"
-    if not accepted:
-        return rate
-    tau = (len(tokens) - 1) / len(accepted)
-    return f"{rate}; {len(accepted)} target forwards after the prompt, tau = {tau:.2f} tokens a forward"
+def summary(result: Generation, seconds: float) -> str:
+    """Number of tokens, tokens per second and, for an answer with a draft, tau."""
+    tokens, passes = len(result.tokens), len(result.accepted)
+    tau = f"; tau = {result.tau:.2f} tokens per forward pass ({passes} after the prompt)" if passes else ""
+    return f"{tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} per second{tau}"

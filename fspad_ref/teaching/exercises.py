@@ -1,15 +1,4 @@
-"""Small things a chapter and the terminal say: checks, claims, tokens marked by where they came from.
-
-A chapter shows a figure with its claim (`show_figure`), the text of a function (`show_source`), and exercises whose
-answers a cell checks (`check_answer`). Only these need Jupyter, and only when called.
-
->>> check("2 + 2 is 4", 2 + 2 == 4)
-2 + 2 is 4: True
->>> token_kinds(length=6, accepted=[2, 1])
-['target', 'draft', 'draft', 'target', 'draft', 'target']
->>> mark(["the", " red", " fox"], ["target", "draft", "draft"], style="marks")
-'the‹ red fox›'
-"""
+"""What chapters show and ask: checks, figures with alternative text, source code, exercises that check themselves."""
 
 import ast
 import base64
@@ -27,33 +16,25 @@ from typing import TYPE_CHECKING, Literal
 
 from fspad_ref.errors import InputError
 
-if TYPE_CHECKING:  # the terminal's commands need no matplotlib
+if TYPE_CHECKING:  # the command line works without matplotlib
     from matplotlib.figure import Figure
-
-Style = Literal["colour", "marks", "plain"]
-
-# Bold green and underlined: seen without colours, too.
-ACCEPTED, END = "\x1b[1;4;32m", "\x1b[0m"
 
 
 def check(name: str, condition: object) -> None:
-    """Print "name: True", or raise AssertionError: a notebook cell that says something holds, and shows that it does.
-
-    `condition` is anything with one truth value: a bool, a tensor of one element.
-    """
+    """Print "name: True", or raise AssertionError. `condition` has one truth value: a bool, a tensor of one element."""
     if not bool(condition):
         raise AssertionError(f"{name}: expected True, found {condition!r}")
     print(f"{name}: True")
 
 
 def claim(text: str) -> None:
-    """Print what the figure above shows, as its alternative text. Compared when the notebook is tested."""
+    """Print what the figure above shows."""
     print(f"Figure: {text}")
 
 
 def show_figure(figure: "Figure", text: str) -> None:
-    """Show `figure` in the notebook and its claim `text` under it, which is its alternative text, too."""
-    from IPython.display import display  # the command line imports this file where there is no Jupyter
+    """Show `figure` in a notebook, with `text` under it and as its alternative text."""
+    from IPython.display import display  # only notebooks need Jupyter
 
     width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
     data = {"image/png": base64.b64encode(small_png(figure)).decode(), "text/plain": str(figure)}
@@ -62,8 +43,8 @@ def show_figure(figure: "Figure", text: str) -> None:
 
 
 def small_png(figure: "Figure") -> bytes:
-    """A PNG of 1.5 times the figure's size, sharp on dense screens, with 256 colours: a third of the bytes."""
-    from PIL import Image  # comes with matplotlib
+    """A PNG of 1.5 times the figure's size, sharp on dense screens, in 256 colours: a third of the bytes."""
+    from PIL import Image  # installed with matplotlib
 
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", dpi=1.5 * figure.dpi)
@@ -73,7 +54,7 @@ def small_png(figure: "Figure") -> bytes:
 
 
 def show_source(function: Callable) -> None:
-    """Show the code of one of the package's functions, its docstring left out."""
+    """Show the source code of a function of the package, without its docstring."""
     from IPython.display import display
 
     source = textwrap.dedent(inspect.getsource(function))
@@ -85,7 +66,7 @@ def show_source(function: Callable) -> None:
 
 
 def check_answer(name: str, answer: object, test: Callable[[object], object]) -> None:
-    """Say whether the reader's `answer` to an exercise passes `test`; `...` is an answer not yet given."""
+    """Say whether the reader's `answer` to an exercise passes `test`; `...` stands for an answer not yet given."""
     if answer is ...:
         print(f"{name}: waiting for your answer")
     else:
@@ -93,10 +74,10 @@ def check_answer(name: str, answer: object, test: Callable[[object], object]) ->
 
 
 def check_solutions(notebook: str | Path, namespace: Mapping[str, object]) -> None:
-    """Try every folded solution of `notebook` in the check cell above it; raise AssertionError where one fails.
+    """Run every folded solution of `notebook` with the check above it; raise AssertionError where one fails.
 
-    A solution is the Python block in a markdown cell with <details>; the code cell just above it calls
-    `check_answer`. Both run in a copy of `namespace`, the notebook's globals(), so nothing of the reader's changes.
+    A solution is the Python block in a markdown cell with <details>; the code cell just above it calls `check_answer`.
+    Both run in a copy of `namespace`, the notebook's globals(), so the reader's own answers stay as they are.
     """
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     passed = []
@@ -112,6 +93,12 @@ def check_solutions(notebook: str | Path, namespace: Mapping[str, object]) -> No
         exec(re.search(r"```python\n(.*?)```", "".join(solution["source"]), re.DOTALL)[1], scope)
         exec("".join(check_cell["source"]), scope)
     check(f"{len(passed)} of {len(folded)} folded solutions pass their checks", 0 < len(passed) == len(folded))
+
+
+# ---- tokens marked by who proposed them: moves to viz/strips.py ----
+
+Style = Literal["colour", "marks", "plain"]
+ACCEPTED, END = "\x1b[1;4;32m", "\x1b[0m"  # bold green and underlined: visible without colours, too
 
 
 def token_kinds(length: int, accepted: Sequence[int]) -> list[str]:

@@ -1,6 +1,6 @@
 """Pictures of chapter 08, section 3: what the recorded study says about acceptance.
 
-Rows are those of data/results/study.json, as lab/comparison.py writes them. As in `plots`: numbers -> Figure, and
+Rows are those of data/old/results/study.json. As in `style_old`: numbers -> Figure, and
 beside it the same numbers -> one line of text.
 """
 
@@ -24,10 +24,10 @@ from figures.style_old import (
     acceptance_claim,
     styled,
 )
-from fspad_ref.bench.bench import PLAIN
-from fspad_ref.bench.study import CONTROL, MAIN, MEAN
 from fspad_ref.errors import InputError
 
+PLAIN, MEAN = "vanilla", "mean"
+MAIN, CONTROL = ("fspad", "eagle"), ("fspad", "eagle_wide")
 LABELS = {PLAIN: "plain decoding", "generate": "transformers' own `generate`", "prompt_lookup": "prompt lookup",
           "assisted": "assisted generation", "medusa": "Medusa", "eagle_static": "EAGLE, static tree",
           "eagle": "EAGLE-2", "eagle_wide": "EAGLE-2, as large as FSPAD", "fs": "feature sampling only",

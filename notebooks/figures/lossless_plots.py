@@ -13,7 +13,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from figures.style_old import BLACK, BLUE, DARK, GREEN, GREY, ORANGE, PLATE, SKY, TOKEN_KINDS, VERMILION, styled
 from figures.tree_layout_old import tree_rows, word_box
-from fspad_ref.teaching.exact import Law, g_test, image, total_variation
+from fspad_ref.teaching.exact import Distribution as Law
+from fspad_ref.teaching.exact import g_test, image, total_variation
 from fspad_ref.tree import DraftTree
 from fspad_ref.verify import Verdict
 

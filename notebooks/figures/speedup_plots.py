@@ -1,6 +1,6 @@
 """Pictures of chapter 08, second half: what a round costs, where its time goes, and how much faster that makes.
 
-Rows are those of data/results/speed.json and stages.json. As in `plots`: numbers -> Figure, and beside it the same
+Rows are those of data/old/results/speed.json. As in `style_old`: numbers -> Figure, and beside it the same
 numbers -> one line of text.
 """
 
@@ -13,16 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.acceptance_plots import LABELS, LOOKS
+from figures.acceptance_plots import LABELS, LOOKS, MAIN, PLAIN
 from figures.style_old import BLACK, BLUE, CYCLE, GREEN, GREY, HATCHES, MARKERS, ORANGE, SKY, VERMILION, styled
-from fspad_ref.bench.bench import PLAIN
-from fspad_ref.bench.speed import FORWARDS, OUTSIDE
-from fspad_ref.bench.study import MAIN
 from fspad_ref.errors import InputError
 
 Row = Mapping[str, Any]
 Points = Mapping[int, float]  # size -> speedup, or seconds
 FIXED_TREE = " (fixed tree)"
+FORWARDS = ("draft extension", "draft levels", "draft head", "target forward", "target head")
+OUTSIDE = ("expand", "top-k", "rerank", "draw", "accept", "cache", "rest")
 STAGE_LOOKS = {"draft extension": (SKY, ""), "draft levels": (BLUE, "//"), "draft head": (GREEN, ".."),
                "target forward": (ORANGE, ""), "target head": (VERMILION, "xx")}  # fmt: skip
 
