@@ -9,20 +9,11 @@ from worded import QUESTIONS, TREE, quiet, saved, worded_target
 
 from fspad_ref import TreeConfig
 from fspad_ref.bench import bench as module
-from fspad_ref.bench.bench import (
-    PLAIN,
-    BenchConfig,
-    Plain,
-    Speculative,
-    bench,
-    choose_questions,
-    decode_questions,
-    loops,
-    summarize,
-    table,
-)
+from fspad_ref.bench.bench import PLAIN, BenchConfig, Plain, Speculative, bench, decode_questions, loops, summarize
 from fspad_ref.bench.record import load_record, save_record
 from fspad_ref.errors import ConfigError, InputError
+
+SMALL = TreeConfig(2, 1, 4)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +23,7 @@ def target():
 
 @pytest.fixture(scope="module")
 def methods(target) -> dict[str, Speculative]:
-    return {
-        "fspad": Speculative(tiny_draft(target), TREE),
-        "small": Speculative(tiny_draft(target), TreeConfig(2, 1, 4)),
-    }
+    return {name: Speculative(tiny_draft(target), tree) for name, tree in (("fspad", TREE), ("small", SMALL))}
 
 
 def test_all_methods_answer_every_turn_alike(target, methods):
@@ -46,23 +34,17 @@ def test_all_methods_answer_every_turn_alike(target, methods):
     assert (same == 1).all(axis=None), "the history of a second turn must be the same for all"
     plain, fast = (answers[answers["method"] == name] for name in (PLAIN, "fspad"))
     assert (plain["rounds"] == plain["tokens"] - 1).all() and fast["rounds"].sum() < plain["rounds"].sum()
-    assert (
-        answers[answers["repetition"] == 0]["rounds"].tolist() == answers[answers["repetition"] == 1]["rounds"].tolist()
-    )
+    first, second = (answers[answers["repetition"] == n]["rounds"].tolist() for n in (0, 1))
+    assert first == second
 
 
 def test_methods_take_turns_in_changing_order(target, methods, monkeypatch):
     """A machine that slows down slows all methods alike: none is timed at a stretch, none always comes first."""
-    order, real = [], module.timed
-    names = {id(method): name for name, method in methods.items()}
-    monkeypatch.setattr(
-        module,
-        "timed",
-        lambda target, method, *rest: [order.append(names.get(id(method), PLAIN)), real(target, method, *rest)][1],
-    )
-    decode_questions(
-        target, methods, QUESTIONS[1:], temperatures=(0.0,), max_new_tokens=3, repetitions=4, progress=quiet
-    )
+    order, real, names = [], module.timed, {id(method): name for name, method in methods.items()}
+    monkeypatch.setattr(module, "timed", lambda target, method, *rest: [
+        order.append(names.get(id(method), PLAIN)), real(target, method, *rest)][1])  # fmt: skip
+    settings = dict(temperatures=(0.0,), max_new_tokens=3, repetitions=4, progress=quiet)
+    decode_questions(target, methods, QUESTIONS[1:], **settings)
     calls = [tuple(order[start : start + 3]) for start in range(3, len(order), 3)]  # behind the warm-up
     assert len(calls) == 12 and all(sorted(call) == sorted([PLAIN, *methods]) for call in calls)
     assert {call[0] for call in calls} == {PLAIN, *methods}
@@ -86,9 +68,7 @@ def test_an_interrupted_run_goes_on(target, methods, tmp_path, monkeypatch):
     part, settings = tmp_path / "part.csv", dict(temperatures=(1.0,), max_new_tokens=6, progress=quiet)
     whole = decode_questions(target, methods, QUESTIONS, **settings)
     with pytest.raises(ZeroDivisionError):
-        decode_questions(
-            target, methods, QUESTIONS, part=part, **settings | {"progress": lambda jobs, **_: stops(jobs)}
-        )
+        decode_questions(target, methods, QUESTIONS, part=part, **settings | {"progress": stops})
     done = load_record(part)
     assert set(done["question_id"]) == {7, 8}
     again = decode_questions(target, methods, QUESTIONS, part=part, **settings)
@@ -96,7 +76,7 @@ def test_an_interrupted_run_goes_on(target, methods, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), whole.drop(columns="seconds"))
 
 
-def stops(jobs):
+def stops(jobs, **_):
     yield from jobs[:2]
     raise ZeroDivisionError
 
@@ -117,7 +97,7 @@ def test_tau_and_speedup_by_hand():
     assert found.loc[("mean", "m"), ["tau", "speedup"]].tolist() == pytest.approx(means)
     assert (found.xs(PLAIN, level="method")[["tau", "speedup", "speedup_low", "speedup_high"]] == 1).all(axis=None)
     assert found.loc[("a", "m"), ["tau_low", "tau_high"]].tolist() == [3, 5], "one question or the other"
-    assert "4.29" in table(found.reset_index()) and "identical" in table(found.reset_index())
+    assert "4.29" in module.table(found.reset_index()) and "identical" in module.table(found.reset_index())
 
 
 def test_the_command_writes_a_table_that_says_where_it_comes_from(target, tmp_path, capsys):
@@ -136,11 +116,11 @@ def test_settings_that_cannot_work_are_refused():
     for wrong in (dict(drafts=("a/x", "b/x")), dict(drafts=(f"a/{PLAIN}",)), dict(tuned=(Path("tune.json"),))):
         with pytest.raises(ConfigError, match="different names"):
             module.load(BenchConfig(**wrong))
-    assert [q.question_id for q in choose_questions(QUESTIONS, ["qa", "conversation"], 1)] == [9, 7]
+    assert [q.question_id for q in module.choose_questions(QUESTIONS, ["qa", "conversation"], 1)] == [9, 7]
     with pytest.raises(InputError, match="conversation, qa, found rag"):
-        choose_questions(QUESTIONS, ["rag"], None)
+        module.choose_questions(QUESTIONS, ["rag"], None)
     with pytest.raises(InputError, match="found none"):
-        choose_questions(QUESTIONS, [], None)
+        module.choose_questions(QUESTIONS, [], None)
 
 
 def test_texts_that_repeat_themselves_are_found():

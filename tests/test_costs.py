@@ -84,7 +84,7 @@ def calls(run) -> list[str]:
     return names
 
 
-def test_the_timed_jobs_do_what_the_loops_do(target):
+def test_the_timed_jobs_do_what_the_loops_do(target, monkeypatch):
     """Between the forwards: a round, and a step of plain decoding; rows, and what is in the cache, as in the loop."""
     draft, sampling = tiny_draft(target), SamplingConfig(1.0)
     jobs = module._jobs(target, draft, 5, 8, sampling, [1, 20], [4])
@@ -96,17 +96,10 @@ def test_the_timed_jobs_do_what_the_loops_do(target):
     assert plain == ["extend"] * 9 and calls(jobs["plain_rest", 0][0]) == ["extend"] * STEPS
 
     seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        for owner in (target, draft):
-            real = owner._forward if owner is target else owner.forward
-
-            def noted(ids_or_features, *given, real=real, **named):
-                cache = named.get("cache") or given[-1]
-                seen.append((cache.length, ids_or_features.shape[1]))
-                return real(ids_or_features, *given, **named)
-
-            patch.setattr(owner, "_forward" if owner is target else "forward", noted)
-        for job in (("plain", 0), ("verify", 20), ("prefill", 0), ("draft_prefill", 0), ("extension", 0), ("level", 4)):
-            jobs[job][0]()
+    for owner, name, real in ((target, "_forward", target._forward), (draft, "forward", draft.forward)):
+        monkeypatch.setattr(owner, name, lambda *a, real=real, **b: [
+            seen.append(((b.get("cache") or a[-1]).length, a[0].shape[1])), real(*a, **b)][1])  # fmt: skip
+    for job in (("plain", 0), ("verify", 20), ("prefill", 0), ("draft_prefill", 0), ("extension", 0), ("level", 4)):
+        jobs[job][0]()
     assert seen[:5] == [(8, 1), (8, 20), (0, 5), (0, 5), (8, 3)]  # (positions in the cache, rows)
     assert seen[5:] == [(8 + 4 * step, 4) for step in range(5)]

@@ -17,19 +17,7 @@ from fspad_ref import (
 )
 from fspad_ref.bench import replay as module
 from fspad_ref.bench.bench import Speculative, decode_questions
-from fspad_ref.bench.replay import (
-    Recording,
-    acceptance_rates,
-    draft_guesses,
-    is_drawn,
-    kept_on_text,
-    n_alpha,
-    record,
-    replay,
-    replay_many,
-    scored_everywhere,
-    text_features,
-)
+from fspad_ref.bench.replay import Recording, n_alpha, record, replay, replay_many, scored_everywhere, text_features
 from fspad_ref.errors import CheckpointError, InputError
 from fspad_ref.tree import top_children
 
@@ -48,8 +36,9 @@ def attentive(draft: Draft) -> Draft:
     return sharp
 
 
-def agreeable(target: Target, draft: Draft, length: int = 14) -> Recording:
-    """A text that follows the draft's own chains for 0, 1, 2, 3 tokens in turn, then takes a token of its own."""
+def agreeable(target: Target, draft: Draft, length: int = 13) -> Recording:
+    """A text that follows the draft's own chains for 0, 1, 2, 3 tokens in turn, then takes a token of its own; its last
+    token is one that the draft guesses."""
     tokens, follow = [4], 0
     while len(tokens) < length:
         features = text_features(target, PROMPT + tokens)
@@ -83,20 +72,25 @@ def test_replay_is_the_real_loop_round_by_round(target, draft, config):
 
 @pytest.mark.parametrize("config", [TREE, TreeConfig(3, 3, 12), TreeConfig(4, 2, 9)], ids=str)
 def test_what_a_round_accepts_is_what_its_tree_holds_of_the_text(target, draft, config):
-    """At every root, against `grow_tree`: a text that the draft guesses for several tokens in a row, then one without
-    any guess, where all scores tie and only the order decides."""
+    """At every root, against `grow_tree`, node by node: a text that the draft guesses for several tokens in a row, and
+    one whose scores all tie, so that only the order decides."""
     draft, blank = attentive(draft), tiny_draft(target)
     blank.load_state_dict({name: torch.zeros_like(weight) for name, weight in blank.state_dict().items()})
     guesses = top_children(blank, torch.zeros(24, dtype=torch.float64), config.top_k)[1].tolist()  # at every node
     ties = recording(target, PROMPT, [30, *(guesses[rank] for rank in (0, 0, 0, 1, 0, 2, 0, 0, 1, 1, 2, 0, 0))])
     for of, text in ((draft, agreeable(target, draft)), (blank, ties)):
         ids, counts = torch.tensor([text.prompt + text.tokens]), []
-        for root in range(len(PROMPT), ids.shape[1] - 1):
-            grown = grow_tree(of, text.features[None, :root], ids[:, : root + 1], config)
-            written = pad(ids[0], (0, 9), value=-1)[root + grown.depth]
-            counts.append(int(((grown.token == written) | ~grown.ancestors).all(dim=1).sum()) - 1)
-        everywhere = kept_on_text(*scored_everywhere(of, text, config, batch=3), config.total_tokens)
-        assert everywhere[:, -1].tolist() == counts and max(counts) >= (2 if of is draft else 1)
+        score, on_text = scored_everywhere(of, text, config, batch=3)
+        for row, root in enumerate(range(len(PROMPT), ids.shape[1] - 1)):
+            before, written = (text.features[None, :root], ids[:, : root + 1]), pad(ids[0], (0, 9), value=-1)[root:]
+            for tree in (config, TreeConfig(config.top_k, config.depth, config.capacity)):
+                grown = grow_tree(of, *before, tree)
+                right = ((grown.token == written[grown.depth]) | ~grown.ancestors).all(dim=1)
+                counts += [int(right.sum()) - 1] * (tree is config)
+            torch.testing.assert_close(score[row], grown.score[1:])  # of all that was scored
+            assert on_text[row].tolist() == right[1:].tolist()
+        assert module.kept_on_text(score, on_text, config.total_tokens)[:, -1].tolist() == counts
+        assert max(counts) >= (2 if of is draft else 1)
 
 
 # ---- recordings ----
@@ -123,15 +117,6 @@ def test_recordings_are_the_texts_of_the_benchmark(tmp_path, batch):
         record(target, QUESTIONS[1:], **settings, batch=batch, folder=tmp_path)
 
 
-def test_what_is_recorded_is_not_made_again(tmp_path, monkeypatch):
-    target, settings = worded_target(), dict(temperatures=(1.0,), max_new_tokens=5, progress=quiet, folder=tmp_path)
-    made = record(target, QUESTIONS, **settings)
-    monkeypatch.setattr(module, "answers", None)  # a call would fail
-    for one, again in zip(made, record(target, QUESTIONS, **settings), strict=True):
-        assert torch.equal(one.features, again.features)
-        assert vars(one) | {"features": 0} == vars(again) | {"features": 0}
-
-
 def test_a_batch_that_rounds_otherwise_is_decoded_again(monkeypatch):
     """Whatever the batch returns, the recorded text is the one that a forward over it confirms."""
     target, settings = worded_target(), dict(temperatures=(1.0,), max_new_tokens=6, progress=quiet)
@@ -141,8 +126,8 @@ def test_a_batch_that_rounds_otherwise_is_decoded_again(monkeypatch):
     (again,) = record(target, QUESTIONS[1:2], **settings)
     assert again.tokens == right.tokens and torch.equal(again.features, right.features)
     sampling = SamplingConfig(1.0, seed=right.seed)
-    assert is_drawn(target, right.prompt, right.tokens, right.features, sampling)
-    assert not is_drawn(target, right.prompt, wrong, text_features(target, right.prompt + wrong), sampling)
+    assert module.is_drawn(target, right.prompt, right.tokens, right.features, sampling)
+    assert not module.is_drawn(target, right.prompt, wrong, text_features(target, right.prompt + wrong), sampling)
 
 
 # ---- n-alpha and rates ----
@@ -163,7 +148,7 @@ def chain_of(draft: Draft, text: Recording, start: int, steps: int) -> list[int]
 def test_n_alpha_and_rates_are_those_of_single_forwards(target, draft):
     draft, most = attentive(draft), 3
     text = agreeable(target, draft)
-    ids, last, counts = text.prompt + text.tokens, len(PROMPT) + 13, torch.zeros(most + 1, 2, dtype=torch.long)
+    ids, last, counts = text.prompt + text.tokens, len(PROMPT) + 12, torch.zeros(most + 1, 2, dtype=torch.long)
     for start in range(len(PROMPT) - 1, last - 1):
         for step, token in enumerate(chain_of(draft, text, start, min(most + 1, last - start - 1))):
             right = token == ids[start + step + 2]
@@ -171,8 +156,8 @@ def test_n_alpha_and_rates_are_those_of_single_forwards(target, draft):
             if not right:
                 break
     assert n_alpha(draft, text, most).tolist() == counts.tolist() and counts[1:, 1].min() > 0
-    texts = [(ids, [False] * len(PROMPT) + [True] * 14)]
-    rates = acceptance_rates(target, draft_guesses(draft, most + 1), texts, levels=most + 1, ranks=1)
+    texts = [(ids, [False] * len(PROMPT) + [True] * 13)]
+    rates = module.acceptance_rates(target, module.draft_guesses(draft, most + 1), texts, levels=most + 1, ranks=1)
     torch.testing.assert_close(rates[:, 0], counts[:, 0].double() / counts[:, 1])
 
 
@@ -183,4 +168,4 @@ def test_the_shortest_texts(target):
     assert tried == 1 and later == [[0, 0]] * 2
     assert replay_many(draft, [recording(target, PROMPT, [4])], TREE, progress=quiet) == [[]]
     with pytest.raises(InputError, match="two response tokens in a row"):
-        acceptance_rates(target, draft_guesses(draft), [([2, 7, 5], [False, False, True])])
+        module.acceptance_rates(target, module.draft_guesses(draft), [([2, 7, 5], [False, False, True])])

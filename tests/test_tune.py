@@ -6,12 +6,13 @@ import json
 import pytest
 import tyro
 from conftest import tiny_draft
+from test_replay import agreeable, attentive, recording
 from worded import quiet, worded_target
 
-from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, speculative_generate
+from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate
 from fspad_ref.bench import bench
 from fspad_ref.bench.record import load_record
-from fspad_ref.bench.replay import Recording, text_features
+from fspad_ref.bench.replay import replay_many
 from fspad_ref.bench.tune import TuneConfig, replayed_taus, tune, tune_tree, walk
 from fspad_ref.data import Question
 from fspad_ref.errors import ConfigError, InputError
@@ -25,22 +26,18 @@ def worded():
     return worded_target()
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_one_big_tree_tells_tau_of_every_smaller_tree(target, draft, temperature):
-    """Exactly: tau of each is that of the real loop with that tree."""
-    prompts, sampling = ([2, 7, 5, 11, 3], [4, 4, 9]), SamplingConfig(temperature, seed=5)
-    trees = [TreeConfig(k, depth, n) for k in (2, 10) for depth in (1, 3) for n in (1, 4, 9, 80)
+def test_one_big_tree_tells_tau_of_every_smaller_tree(target, draft):
+    """Exactly: tau of each is that of its own rounds, on a text of the target and one that the draft guesses well."""
+    draft, sampling = attentive(draft), SamplingConfig(1.0, seed=5)
+    sampled = autoregressive_generate(target, [4, 4, 9], max_new_tokens=24, sampling=sampling).tokens
+    texts = [recording(target, [4, 4, 9], sampled), agreeable(target, draft)]
+    trees = [TreeConfig(k, depth, n) for k in (2, 10) for depth in (1, 3) for n in (1, 4, 7, 9, 15, 80)
              if n <= TreeConfig(k, depth, 1).capacity]  # fmt: skip
-    recordings = []
-    for prompt in prompts:
-        tokens = autoregressive_generate(target, prompt, max_new_tokens=24, sampling=sampling).tokens
-        recordings.append(Recording(0, "qa", 0, temperature, 5, prompt, tokens, text_features(target, prompt + tokens)))
-    found = replayed_taus(draft, recordings, trees, progress=quiet)
-    assert list(found) == trees and len(set(found.values())) > 2
+    found = replayed_taus(draft, texts, trees, progress=quiet)
+    assert list(found) == trees and len(set(found.values())) > 4
     for tree, tau in found.items():
-        results = [speculative_generate(target, draft, prompt, max_new_tokens=24, sampling=sampling, tree=tree)
-                   for prompt in prompts]  # fmt: skip
-        assert tau == sum(len(one.tokens) - 1 for one in results) / sum(len(one.accepted) for one in results)
+        rounds = replay_many(draft, texts, tree, progress=quiet)
+        assert tau == (23 + len(texts[1].tokens) - 1) / sum(map(len, rounds)), tree
 
 
 def test_rounds_by_hand():
