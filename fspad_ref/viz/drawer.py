@@ -14,7 +14,7 @@ Nothing moves from stage to stage, and a node has the same number in tree, mask 
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,11 +24,10 @@ from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 
 from fspad_ref.tree import DraftTree
-from fspad_ref.viz.runs import Round, Run
+from fspad_ref.viz.runs import Round, Run, Words
 from fspad_ref.viz.strips import visible
 from fspad_ref.viz.style import BLACK, BLUE, DARK, GREY, ORANGE, PALE, SKY, VERMILION, YELLOW, drawable, styled
 
-Words = Callable[[int], str]  # token id -> its text
 STEPS = ("grow", "rerank", "score", "draw", "verify", "keep")
 WHOLE = 24  # of more scored guesses, those are drawn that are kept or have grown; the others are counted
 
@@ -278,8 +277,8 @@ def draw_tree(axes: Axes, view: View, left: float, top: float, selected: int | N
         axes.add_patch(FancyBboxPatch((x, y - HIGH / 2), WIDE, HIGH, boxstyle=shape, zorder=2, **look))
         centre, ink = x + (WIDE + TAB) / 2, {"color": DARK if faint else BLACK}
         axes.text(x + 0.04, y - 0.07, sign + ("" if box.number is None else str(box.number)), **SMALL, **ink)
-        place, size = y - (0.065 if box.under else 0), {"fontsize": 8}
-        axes.text(centre, place, drawable(visible(box.text)), ha="center", **SMALL | size, **ink)
+        middle, large = y - (0.065 if box.under else 0), SMALL | {"fontsize": 8}
+        axes.text(centre, middle, drawable(visible(box.text)), ha="center", **large, **ink)
         axes.text(centre, y + 0.08, drawable(box.under), ha="center", **SMALL, **ink)
         axes.text(x + 0.04, y + 0.08, f"+{box.more}" if box.more else "", **SMALL | {"fontsize": 5.5}, **ink)
         if selected is not None and box.number == selected:

@@ -28,6 +28,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from fspad_ref.data import prompt_ids
 from fspad_ref.errors import FspadError, InputError
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place, animals
@@ -36,14 +37,14 @@ from fspad_ref.tree import TreeConfig
 from fspad_ref.viz import instruments
 from fspad_ref.viz.drawer import draw, node_tip, round_view, stage_names
 from fspad_ref.viz.instruments import Points
-from fspad_ref.viz.runs import Cancelled, Progress, Run, Settings, Stopped, Workbench
+from fspad_ref.viz.runs import Cancelled, Progress, Run, Settings, Stopped, Words, Workbench
 from fspad_ref.viz.strips import pieces, strip, token_claim, token_kinds, visible
 from fspad_ref.viz.style import svg
 
 NO_ROUND = "The text ended with its first token: there was no round."
 WORKER = ThreadPoolExecutor(1)  # one decoding at a time: they are timed, and two would slow each other down
 DRAWING = threading.RLock()  # matplotlib's settings belong to the whole process
-WIDE = {"description_width": "8em"}
+WIDE = {"description_width": "9em"}
 FRAME = "width: 0; min-width: 100%; overflow: auto; max-height: 52em; background: white"  # what does not fit scrolls
 ALERT = "border: 2px solid #D55E00; padding: 0.4em; background: white; color: black"
 
@@ -162,10 +163,10 @@ def slider(name: str, value: float, low: float, high: float, step: float = 1) ->
     """A slider that reports when it is let go: what it changes takes a while."""
     kind = w.IntSlider if isinstance(step, int) else w.FloatSlider
     return kind(value=value, min=low, max=high, step=step, description=name, continuous_update=False, style=WIDE,
-                layout=w.Layout(width="24em"))  # fmt: skip
+                layout=w.Layout(width="25em"))  # fmt: skip
 
 
-def choice(name: str, options: Sequence, width: str = "24em") -> w.Dropdown:
+def choice(name: str, options: Sequence, width: str = "25em") -> w.Dropdown:
     return w.Dropdown(options=options, description=name, style=WIDE, layout=w.Layout(width=width))
 
 
@@ -183,12 +184,7 @@ class Explorer(Panel):
     """Decode a prompt: the marked text, a table of all settings tried with it, and a stepper through the last run.
 
     Every change of a control decodes anew in the background; what was decoded once is remembered. `run` is the last
-    result; functions in `listeners` are called with every new one.
-
-    Args:
-        bench: target, drafts, and questions to choose from.
-        prompt: a text to begin with, instead of the first question.
-        tree, sampling, max_new_tokens: settings to begin with.
+    result; functions in `listeners` are called with every new one. All arguments but the first are what to begin with.
     """
 
     def __init__(
@@ -204,8 +200,8 @@ class Explorer(Panel):
         tree, sampling = tree or TreeConfig(), sampling or SamplingConfig()
         questions = [(f"{one.category}: {one.turns[0][:70]}", one.turns[0]) for one in bench.questions]
         self.question = choice("question", questions, "48em")
-        self.prompt = w.Textarea(prompt or self.question.value or "", description="prompt", continuous_update=False, style=WIDE,
-                                 layout=w.Layout(width="90%", height="5em"))  # fmt: skip
+        self.prompt = w.Textarea(prompt or self.question.value or "", description="prompt", continuous_update=False,
+                                 style=WIDE, layout=w.Layout(width="90%", height="5em"))  # fmt: skip
         self.draft = choice("draft", list(bench.drafts))
         self.depth = slider("depth", tree.depth, 1, 8)
         self.top_k = slider("top-k", tree.top_k, 1, 16)
@@ -232,7 +228,8 @@ class Explorer(Panel):
             raise InputError("expected a prompt, found none. Type some text, or choose a question.")
         tree = TreeConfig(self.top_k.value, self.depth.value, self.total.value)
         sampling = SamplingConfig(self.temperature.value, self.top_p.value, seed=self.seed.value)
-        return Settings(self.bench.encode(self.prompt.value), self.draft.value, tree, sampling, self.longest.value)
+        ids = tuple(prompt_ids(self.bench.target.tokenizer, [], self.prompt.value))
+        return Settings(ids, self.draft.value, tree, sampling, self.longest.value)
 
     def decode(self) -> None:
         """Start decoding; see `wait`."""
@@ -260,7 +257,8 @@ class Explorer(Panel):
             size = f"{tree.depth}, {tree.top_k}, {tree.total_tokens}"
             rows.append((name, size, one.answer.tau, 1 + len(one.rounds), time, _same_text(one)))
         names = ["draft", "depth, k, N", "tau", "target passes", "time (one measurement)", "text"]
-        return pd.DataFrame(rows, columns=names).to_html(index=False, border=0, float_format="%.2f", justify="left")
+        table = pd.DataFrame(rows, columns=names).to_html(index=False, border=0, float_format="%.2f", justify="left")
+        return table.replace("<table", '<table cellpadding="5"')
 
 
 def _same_text(run: Run) -> str:
@@ -268,16 +266,12 @@ def _same_text(run: Run) -> str:
 
 
 class TreeStepper(Panel):
-    """Previous, next, play; or choose round, stage and node. The chosen node has a ring in tree, mask and cache, and
-    its numbers stand below.
+    """Previous, next, play; or choose round, stage and node. The chosen node has a ring, and its numbers stand below.
 
-    Args:
-        run: what to step through; None until `show_run` gives one.
-        words: token id -> text.
-        stage: to begin with.
+    run: what to step through, None until `show_run` gives one. words: token id -> text. stage: to begin with.
     """
 
-    def __init__(self, run: Run | None, words: Callable[[int], str] = str, stage: str = "grow 1"):
+    def __init__(self, run: Run | None, words: Words = str, stage: str = "grow 1"):
         self.words, self.run = words, run
         self.play = w.Play(value=0, min=0, max=1, interval=1500, description="play")
         self.round, self.stage = slider("round", 1, 1, 1), choice("stage", [stage], "16em")
@@ -336,10 +330,7 @@ class TemperaturePanel(Panel):
     """p at a node against temperature and top-p, and how much of it the draft has proposed.
 
     Moving the sliders takes no pass of the target; the button decodes the run's prompt at several temperatures for tau.
-
-    Args:
-        bench, run: where the nodes come from; `show_run` takes another run.
-        recorded: method -> [(temperature, tau), ...], drawn beside.
+    recorded: method -> [(temperature, tau), ...], drawn beside.
     """
 
     def __init__(self, bench: Workbench, run: Run, recorded: Mapping[str, Points] | None = None):

@@ -2,21 +2,21 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from pandas import DataFrame
 
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place
 from fspad_ref.teaching.exact import dice, g_test, law_of, total_variation
 from fspad_ref.tree import TreeConfig
-from fspad_ref.viz.runs import Round, distribution
+from fspad_ref.viz.runs import Round, Words, distribution
 from fspad_ref.viz.strips import visible
 from fspad_ref.viz.style import BLACK, BLUE, DARK, ORANGE, SKY, VERMILION, curves, drawable, styled
 
@@ -26,24 +26,21 @@ Points = Sequence[tuple[float, float]]  # (temperature, value)
 
 
 @torch.no_grad()
-def node_distribution(
-    target: Target, one: Round, node: int, sampling: SamplingConfig, words: Callable[[int], str] = str, most: int = 12
-) -> pd.DataFrame:
-    """A row per token after `node`, the most probable ones and all children.
+def node_distribution(target: Target, one: Round, node: int, sampling: SamplingConfig, words: Words = str) -> DataFrame:
+    """A row per token after `node`, the twelve most probable ones and all children.
 
-    Columns: token; word; p, with `sampling`; at_one, p at temperature 1 without cuts; q, the draft's, NaN for tokens
-    that it did not propose.
+    Columns: token; word; p, with `sampling`; at_one, p at T=1 without cuts; q, the draft's, NaN if not proposed.
     """
     logits = target.lm_head(one.features[node : node + 1])  # (1, D) -> (1, V)
     p, at_one = (distribution(logits, s)[0] for s in (sampling, SamplingConfig(1.0)))  # (V,)
     q = {int(one.tree.token[child]): one.q[child] for child in one.children(node)}
-    tokens = {*at_one.topk(min(most, len(at_one))).indices.tolist(), *q}
+    tokens = {*at_one.topk(min(12, len(at_one))).indices.tolist(), *q}
     rows = [(w, words(w), float(p[w]), float(at_one[w]), q.get(w, math.nan)) for w in tokens]
-    found = pd.DataFrame(rows, columns=["token", "word", "p", "at_one", "q"])
+    found = DataFrame(rows, columns=["token", "word", "p", "at_one", "q"])
     return found.sort_values("at_one", ascending=False, ignore_index=True)
 
 
-def expected_acceptance(found: pd.DataFrame) -> float:
+def expected_acceptance(found: DataFrame) -> float:
     """The probability that the walk continues from the node: the sum of p over the proposed tokens."""
     return float(found.p[found.q.notna()].sum())
 
@@ -56,7 +53,7 @@ def acceptance_curve(target: Target, one: Round, node: int, top_p: float) -> Poi
 
 @styled
 def temperature_picture(
-    found: pd.DataFrame, sampling: SamplingConfig, curve: Points, taus: Mapping[str, Points]
+    found: DataFrame, sampling: SamplingConfig, curve: Points, taus: Mapping[str, Points]
 ) -> tuple[Figure, str]:
     """p at a node; the expected acceptance there over temperature; tau over temperature by method, where known."""
     figure = Figure(figsize=(11.4 if taus else 8.8, 3.6), layout="constrained")
@@ -69,8 +66,7 @@ def temperature_picture(
     left.set_yticks(found.index, [drawable(visible(word)) for word in found.word], parse_math=False, fontsize=8)
     left.invert_yaxis()
     left.grid(visible=False)
-    rest = max(0.0, 1 - found.p.sum())
-    left.set(xlim=(0, 1.02), xlabel=f"probability (all other tokens: {rest:.2f})", title="The next token at the node")
+    left.set(xlim=(0, 1.02), xlabel="probability", title="The next token at the node")
     left.legend(fontsize=8, loc="lower right")
     middle.plot(*zip(*curve, strict=True), color=BLUE, linewidth=2)
     middle.plot(sampling.temperature, expected, "D", color=VERMILION, markersize=8)
@@ -81,7 +77,7 @@ def temperature_picture(
     best = found.loc[found.p.idxmax()]
     return figure, (
         f"At T={sampling.temperature:g}, top-p {sampling.top_p:g}, the proposed tokens have probability {expected:.2f}."
-        f" The most probable token, '{visible(best.word)}' with {best.p:.2f}, was {'not ' * pd.isna(best.q)}proposed."
+        f" The most probable token, '{visible(best.word)}' with {best.p:.2f}, is {'not ' * math.isnan(best.q)}proposed."
     )
 
 
@@ -92,7 +88,7 @@ DEPTHS, SIZES = range(1, 9), (2, 4, 8, 12, 16, 24, 32, 48, 60, 80, 100, 120)
 
 def landscape(
     target: float, draft: float, growth: float, overhead: float, first: float, decay: float, top_k: int
-) -> pd.DataFrame:
+) -> DataFrame:
     """tau and predicted speedup per (depth, nodes); trees that cannot be are left out.
 
     The formula of `bench.costs.predict_speedup` with straight lines for measured curves, and a model for tau: given
@@ -115,11 +111,11 @@ def landscape(
         for nodes in (n for n in SIZES if depth and n <= TreeConfig(top_k, depth, 1).capacity):
             tau, verify = 1 + gains[: nodes - 1].sum(), target * (1 + (growth - 1) * (nodes - 1) / 59)
             rows.append((depth, nodes, tau, tau * target / ((depth + 1) * draft + verify + overhead)))
-    return pd.DataFrame(rows, columns=["depth", "nodes", "tau", "speedup"]).set_index(["depth", "nodes"])
+    return DataFrame(rows, columns=["depth", "nodes", "tau", "speedup"]).set_index(["depth", "nodes"])
 
 
 @styled
-def cost_picture(land: pd.DataFrame) -> tuple[Figure, str]:
+def cost_picture(land: DataFrame) -> tuple[Figure, str]:
     """Predicted speedup against the number of nodes, a line per depth; and as a map. The star is the best tree."""
     figure = Figure(figsize=(9.6, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fspad_ref.data import Question, prompt_ids
+from fspad_ref.data import Question
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, FspadError
 from fspad_ref.generate import Chooser, Generation, autoregressive_generate, prepare_prompt, speculative_generate
@@ -25,6 +25,7 @@ from fspad_ref.target import Target
 from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, expand, rerank
 from fspad_ref.verify import verify
 
+Words = Callable[[int], str]  # token id -> its text
 Stopped = Callable[[], bool]
 Progress = Callable[[str], object]
 MOST = 32  # runs are remembered
@@ -106,10 +107,6 @@ class Workbench:
         self.runs: dict[Settings, Run] = {}
         self.plains: dict[tuple, tuple[Generation, float]] = {}  # Settings.text -> plain decoding and its seconds
         self.warm: set[str] = set()
-
-    def encode(self, question: str) -> tuple[int, ...]:
-        """The prompt that asks `question`."""
-        return tuple(prompt_ids(self.target.tokenizer, [], question))
 
     def run(self, settings: Settings, stopped: Stopped = lambda: False, progress: Progress = lambda text: None) -> Run:
         """Decode, or return the run that was made earlier. progress("fspad: 12 tokens") is called after every round.

@@ -1,0 +1,384 @@
+"""What is seen is what was computed: runs and rounds, the drawer, strips, bars, the instruments, and their widgets."""
+
+import base64
+import io
+import itertools
+import math
+import threading
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import matplotlib
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_draft, tiny_target
+from matplotlib.colors import to_hex
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, grow_tree, speculative_generate
+from fspad_ref.bench.costs import Costs, Curve, predict_speedup
+from fspad_ref.data import Question
+from fspad_ref.errors import ConfigError, InputError
+from fspad_ref.teaching.broken import BROKEN, LOSSLESS, animals
+from fspad_ref.viz import drawer, instruments, strips, style
+from fspad_ref.viz.explorer import BrokenPanel, CostPanel, Explorer, TemperaturePanel, TreeStepper
+from fspad_ref.viz.runs import Cancelled, Settings, Workbench
+
+PROMPT = (2, 7, 5, 11, 3)
+TREE, LARGE = TreeConfig(top_k=4, depth=3, total_tokens=20), TreeConfig(10, 5, 60)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(31)}, unk_token="w2"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    template = "{% for message in messages %}{{ message.content }} {% endfor %}"
+    target = tiny_target()
+    target.tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="w1", chat_template=template)
+    drafts = dict(eagle=tiny_draft(target), fspad=tiny_draft(target, 1, feature_sampling=True, partial_alignment=True))
+    return Workbench(target, drafts, (Question(1, "qa", ("w8 w9",)), Question(2, "rag", ("w7",))))
+
+
+def settings(temperature: float = 1.0, draft: str = "eagle", tree: TreeConfig = TREE, tokens: int = 12) -> Settings:
+    return Settings(PROMPT, draft, tree, SamplingConfig(temperature, seed=3), tokens)
+
+
+@pytest.fixture(scope="module", params=[(0.0, TREE), (1.0, TREE), (1.0, LARGE)], ids=["greedy", "sampled", "sixty"])
+def run(request, bench):
+    temperature, tree = request.param
+    return bench.run(settings(temperature, tree=tree))
+
+
+# ---- runs and rounds ----
+
+
+def test_a_run_is_what_the_loop_and_plain_decoding_write(bench, run):
+    wanted = {"max_new_tokens": 12, "sampling": run.settings.sampling, "eos_token_id": 1}
+    fast = speculative_generate(bench.target, bench.drafts["eagle"], list(PROMPT), tree=run.settings.tree, **wanted)
+    assert run.answer == fast and run.parted is None and run.seconds > 0
+    assert fast.tokens == autoregressive_generate(bench.target, list(PROMPT), **wanted).tokens
+    emitted = [token for one in run.rounds for token in one.tokens[: one.kept]]
+    assert [run.answer.tokens[0], *emitted] == run.answer.tokens and run.rounds[0].prefix == len(PROMPT)
+    for one, following in itertools.pairwise(run.rounds):
+        assert following.prefix == one.prefix + len(one.path) and one.kept == len(one.tokens) == len(one.path)
+
+
+def test_every_number_of_a_round_has_a_second_way_to_it(bench, run):
+    one, sampling, ids = run.rounds[0], run.settings.sampling, torch.tensor([[*PROMPT, run.answer.tokens[0]]])
+    tree = grow_tree(bench.drafts["eagle"], bench.target.features(ids[:, :-1]), ids, run.settings.tree)
+    assert tree.token.equal(one.tree.token) and tree.parent.equal(one.tree.parent)
+    assert len(one.scored[0]) == run.settings.tree.capacity - 1
+    parent, token = tree.parent.tolist(), tree.token.tolist()
+    for node in range(1, len(token)):
+        above = [token[v] for v in tree.ancestors[node].nonzero().flatten().tolist() if v not in (0, node)]
+        logits = bench.target.lm_head(bench.target.features(torch.tensor([[*ids[0].tolist(), *above]]))[:, -1])[0]
+        p = float(logits.argmax() == token[node]) if sampling.greedy else float(logits.softmax(-1)[token[node]])
+        assert one.p[node] == pytest.approx(p, abs=1e-9)
+        assert math.log(one.q[node]) == pytest.approx(float(tree.score[node] - tree.score[parent[node]]), abs=1e-6)
+        assert one.matches[node] == (one.drawn[parent[node]] == token[node])
+    assert [one.drawn[node] for node in one.path] == one.tokens
+
+
+def test_runs_are_remembered_and_cancelled_ones_are_not(bench):
+    wanted, answers, told = settings(draft="fspad", tokens=10), iter([False] * 9 + [True]), []
+    with pytest.raises(Cancelled):
+        bench.run(wanted, lambda: next(answers))
+    assert wanted not in bench.runs
+    first = bench.run(wanted, progress=told.append)
+    assert bench.run(wanted, lambda: True) is first and any(text.startswith("fspad: ") for text in told)
+    with pytest.raises(ConfigError, match="one of the drafts"):
+        bench.run(settings(draft="nobody"))
+    with pytest.raises(InputError, match="positions"):
+        bench.run(settings(tokens=400))
+
+
+def drawn_at(run, stage: str, number: int = 0) -> drawer.View:
+    return drawer.round_view(run, number, stage, lambda token: f"w{token}")
+
+
+def test_stages_follow_the_loop_and_nothing_moves(run):
+    config, names = run.settings.tree, drawer.stage_names(run.settings.tree.levels)
+    views = [drawn_at(run, name) for name in names]
+    assert [name.split()[0] for name in names] == ["grow"] * config.levels + [*drawer.STEPS[1:]]
+    for level, view in enumerate(views[: config.levels], start=1):
+        roles = [box.role for box in view.boxes]
+        assert roles.count("frontier") == (config.top_k if level < config.levels else 0)
+        seen = sum(role != drawer.HIDDEN for role in roles) - 1 + sum(box.more for box in view.boxes)
+        assert seen == config.top_k + (level - 1) * config.top_k**2 and f" {seen} guesses" in view.claim
+    assert len({tuple((box.text, box.up, box.depth) for box in view.boxes) for view in views}) == 1
+    assert len({tuple(drawer.draw(view).get_size_inches()) for view in views[-2:]}) == 1
+    assert sum(box.role == "kept" for box in drawn_at(run, "rerank").boxes) == config.total_tokens - 1
+
+
+def test_boxes_carry_the_recorded_numbers_and_roles(run):
+    number = max(range(len(run.rounds)), key=lambda number: len(run.rounds[number].path))
+    one, views = run.rounds[number], {stage: drawn_at(run, stage, number) for stage in drawer.STEPS[1:]}
+    nodes = {stage: {box.number: box for box in view.boxes if box.number is not None} for stage, view in views.items()}
+    for node in range(1, len(one.tree)):
+        q, p = drawer.probability(one.q[node]), drawer.probability(one.p[node])
+        assert nodes["score"][node].under == f"q {q} p {p}" and nodes["score"][node].text == f"w{one.tree.token[node]}"
+        assert nodes["draw"][node].under == f"→ w{one.drawn[node]}"
+        assert (nodes["draw"][node].role == "match") == one.matches[node]
+        assert (nodes["verify"][node].role in ("accepted", "beyond")) == (node in one.path)
+        assert f"p, the target's probability: {one.p[node]:.4f}" in nodes["keep"][node].tip
+    bonus = views["verify"].boxes[-1]
+    assert bonus.text == f"w{one.tokens[-1]}" and views["verify"].boxes[bonus.up].number == one.path[-1]
+    assert f"{len(one.path) - 1} of {len(one.tree) - 1} guesses are accepted" in views["verify"].claim
+    assert f"{one.prefix + len(one.path)} stay" in views["keep"].claim
+    for row, seen in enumerate(views["score"].attends):
+        assert seen == one.tree.ancestors[row].nonzero().flatten().tolist()
+
+
+def test_what_lies_beyond_the_end_of_the_text_is_marked(bench):
+    for tokens in range(2, 9):
+        run = bench.run(settings(tokens=tokens))
+        last, view = run.rounds[-1], drawn_at(run, "verify", len(run.rounds) - 1)
+        assert sum(box.role == "beyond" for box in view.boxes) == len(last.tokens) - last.kept
+        assert ("ends within" in view.claim) == (last.kept < len(last.tokens))
+
+
+def test_a_picture_has_every_box_once_and_boxes_do_not_overlap(run):
+    for stage in ("grow 2", "rerank", "keep"):
+        view = drawn_at(run, stage)
+        figure = drawer.draw(view)
+        boxes = {patch.get_gid(): patch for patch in figure.axes[0].patches if patch.get_gid()}
+        shown = [f"tip-{entry}" for entry, box in enumerate(view.boxes) if box.role != drawer.HIDDEN]
+        assert [*boxes] == shown
+        places = sorted((box.get_x(), box.get_y(), box.get_height()) for box in boxes.values())
+        assert all(b[1] - a[1] > a[2] for a, b in itertools.pairwise(places) if a[0] == b[0])
+        fills = [drawer.ROLES[box.role][0] for box in view.boxes if box.role != drawer.HIDDEN]
+        assert [to_hex(box.get_facecolor()) for box in boxes.values()] == [to_hex(fill) for fill in fills]
+    assert len(drawer.draw(view, selected=3).axes[0].patches) == len(figure.axes[0].patches) + 2, "two rings"
+    looks = [drawer.ROLES[role] for role in ("accepted", "rejected", "bonus")]
+    assert len({look[0] for look in looks}) == len({look[2] for look in looks}) == 3, "colour is never the only sign"
+
+
+def test_a_bare_tree_long_words_and_foreign_letters_can_be_drawn(run, recwarn):
+    view = drawer.tree_view(run.rounds[0].tree, lambda token: ("internationalisation $x$", "日本", "\n")[token % 3])
+    figure = drawer.draw(view)
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert {"internationa…", "□□", "⏎"} & texts and not {"日本"} & texts
+    figure.savefig(io.BytesIO(), format="png")
+    assert not recwarn.list
+
+
+def test_on_the_screen_a_node_tells_its_numbers(run):
+    view = drawn_at(run, "verify")
+    page = style.svg(drawer.draw(view), "a <picture>", [box.tip for box in view.boxes])
+    drawing = ElementTree.fromstring(page.replace("xlink:", ""))
+    assert drawing.get("aria-label") == "a <picture>" and "<style" not in page
+    told = [part.find("title").text for part in drawing.iter("g") if part.get("class") == "fspad-part"]
+    assert told == [box.tip for box in view.boxes if box.role != drawer.HIDDEN]
+
+
+def test_a_round_is_an_animation_with_a_frame_per_stage(bench):
+    film = Image.open(io.BytesIO(drawer.animate(bench.run(settings()), 0)))
+    assert film.n_frames == len(drawer.stage_names(TREE.levels)) and film.info["duration"] == 1500
+
+
+def test_a_method_has_one_look_everywhere_and_methods_differ_by_more_than_colour():
+    one = pd.DataFrame({"task": "qa", "method": ["EAGLE-2", "FSPAD", "FSPAD (live)"], "value": [3.0, 3.5, 2.0]})
+    two = pd.concat([one.assign(temperature=t, low=one.value - 0.2, high=one.value + 0.2) for t in (0.0, 1.0)])
+    before = dict(matplotlib.rcParams)
+    cool, _ = style.bars(two, "tau").axes
+    assert dict(matplotlib.rcParams) == before, "a figure leaves the settings alone"
+    assert [bar.get_height() for bar in cool.patches] == [3.0, 3.5, 2.0]
+    eagle, fspad, live = cool.patches
+    assert eagle.get_hatch() != fspad.get_hatch() and fspad.get_alpha() > live.get_alpha()
+    style.curves(cool, {"fspad": [(0, 1), (1, 2)]}, xlabel="step")
+    assert cool.lines[-1].get_color() == style.look("FSPAD")["color"] == to_hex(fspad.get_facecolor()).upper()
+    looks = [style.look(name) for name in ("plain", "eagle", "fs", "pad", "fspad", "medusa", "prompt lookup")]
+    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == len(looks)
+
+
+def test_kinds_of_tokens_follow_the_rounds_or_the_numbers_are_refused():
+    for length, accepted, kinds in ((0, [], ""), (1, [], "t"), (6, [2, 1], "tddtdt"), (5, [2, 1], "tddtd")):
+        assert "".join(kind[0] for kind in strips.token_kinds(length, accepted)) == kinds
+    for length, accepted in ((7, [2, 1]), (4, [2, 1]), (0, [0]), (2, [])):
+        with pytest.raises(InputError, match="add up"):
+            strips.token_kinds(length, accepted)
+
+
+def test_marks_need_no_colour_and_honour_no_color(monkeypatch):
+    words, kinds = ["the", " red", " fox", " hat", "."], ["target", "draft", "draft", "rejected", "target"]
+    assert strips.mark(words, kinds, "marks") == "the‹ red fox›[✗ hat]."
+    assert strips.mark(words, kinds, "plain") == "the red fox hat."
+    assert ";4;" in strips.mark(words, kinds, "colour"), "underlined, for readers who see no colours"
+    page = ElementTree.fromstring(strips.strip([*words[:4], "<\n"], kinds).replace("&ensp;", " ").replace("<br>", ""))
+    marks = [part for part in page.find("div") if part.get("title")]
+    assert [part.tag for part in marks] == ["b", "u", "u", "s", "b"] and marks[-1].text == "<⏎"
+    with pytest.raises(InputError, match="expected a kind"):
+        strips.strip(["a"], ["banana"])
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert strips.style_for(terminal) == "marks" and strips.style_for(io.StringIO()) == "plain"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    assert strips.style_for(terminal) == "colour"
+
+
+def test_pieces_never_split_a_character():
+    tokenizer = SimpleNamespace(decode=lambda ids, **_: bytes(ids).decode(errors="replace"))  # tokens are UTF-8's bytes
+    text = "für 5 €"
+    found = strips.pieces(tokenizer, list(text.encode()))
+    assert "".join(found) == text and all(piece in text for piece in found) and len(found) == len(text.encode())
+
+
+def test_the_distribution_at_a_node_follows_temperature_and_cuts(bench):
+    one = bench.run(settings()).rounds[0]
+    logits, children = bench.target.lm_head(one.features[:1])[0], one.tree.token[one.children(0)]
+    curve = instruments.acceptance_curve(bench.target, one, 0, 1.0)
+    for temperature in (0.5, 1.0, 2.0):
+        found = instruments.node_distribution(bench.target, one, 0, SamplingConfig(temperature))
+        p = (logits / temperature).softmax(-1)
+        assert found.p.tolist() == pytest.approx(p[found.token.tolist()].tolist())
+        assert dict(curve)[temperature] == pytest.approx(float(p[children].sum()))
+    cut = instruments.node_distribution(bench.target, one, 0, SamplingConfig(1.0, top_p=0.3))
+    assert (cut.p == 0).any() and cut.p.max() > cut.at_one.max()
+    figure, text = instruments.temperature_picture(found, SamplingConfig(2.0), curve, {"fspad": [(0, 3), (1, 2)]})
+    widths = {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in figure.axes[0].patches}
+    assert [widths[row] for row in found.index] == pytest.approx(found.p.tolist()) and len(figure.axes) == 3
+    assert f"have probability {dict(curve)[2.0]:.2f}" in text
+
+
+def test_the_cost_landscape_is_the_cost_model_and_its_best_point_moves_as_it_should():
+    land, rows = instruments.landscape(8.0, 0.5, 2.0, 0.25, 0.6, 0.9, 4), (1, 240)
+    target, *others = (Curve(rows, ends) for ends in ((8, 8 + 8 * 239 / 59), (0.5, 0.5), (0, 0), (0, 0), (0.25, 0.25)))
+    costs = Costs(0, 0, 0.0, 8.0, 0.0, 0.0, 0.0, target, *others, machine={})
+    for (depth, nodes), (tau, speedup) in land.iterrows():
+        assert speedup == pytest.approx(predict_speedup(costs, TreeConfig(4, depth, nodes), tau))
+    ranks = [[chance * (1 - chance) ** r for r in range(4)] for chance in (0.6, 0.54)]
+    paths = sorted([*ranks[0], *(x * y for x in ranks[0] for y in ranks[1])], reverse=True)
+    assert land.tau[1, 8] == pytest.approx(1 + sum(paths[:7])), "the best tree holds the most probable paths"
+    assert (1, 24) not in land.index, "four guesses on each of two levels make 21 nodes with the root"
+    machines = ((1, 1), (1, 60), (20, 2))  # milliseconds of the draft, growth
+    free, dear, slow = (instruments.landscape(10, *one, 0.5, 0.7, 0.95, 10).speedup.idxmax() for one in machines)
+    assert free[1] == 120 and dear[1] < 16 and slow[0] == 1
+
+
+@pytest.mark.parametrize("rule", [*LOSSLESS, *BROKEN])
+def test_rules_are_as_lossless_as_they_claim(rule):
+    one = instruments.trial(animals(), rule, runs=1000, seed=1)
+    assert sum(one.emitted.values()) == 1 and one.counts.total() == 1000
+    assert (one.distance == 0) == (rule in LOSSLESS)
+    assert max(abs(one.counts[word] / 1000 - float(p)) for word, p in one.emitted.items()) < 0.08
+    assert one.path[-1][0] == 1000 and (rule in BROKEN or one.path[-1][1] > 0.001)
+    figure, text = instruments.trial_picture(instruments.trial(animals(), "one draw", 1000), one)
+    heights = [bar.get_height() for bar in figure.axes[0].patches[4:8]]
+    assert heights == [float(one.emitted.get(word, 0)) for word in range(4)]
+    assert text.startswith("1000 runs of each rule. one draw: total variation exactly 0")
+    with pytest.raises(InputError, match="Run more"):
+        instruments.trial(animals(), rule, runs=20)
+
+
+# ---- widgets, without a kernel: events are fired ----
+
+
+@pytest.fixture
+def explorer(bench):
+    made = Explorer(bench, tree=TREE, sampling=SamplingConfig(1.0, seed=3), max_new_tokens=8).wait()
+    yield made
+    made.stop()
+    made.wait()
+
+
+def test_controls_change_the_speed_and_never_the_text(explorer):
+    assert explorer.run.settings.prompt == (8, 9) and not explorer.error.value and explorer.cancel.disabled
+    before, heard = explorer.run, []
+    explorer.listeners.append(heard.append)
+    for control, value in ((explorer.depth, 1), (explorer.draft, "fspad")):
+        control.value = value
+        explorer.wait()
+    after = explorer.run
+    assert after.settings.tree.depth == 1 and after.settings.draft == "fspad" and heard[-1] is after
+    assert after.answer.tokens == before.answer.tokens and explorer.tried.value.count("the same text") == 3
+    assert explorer.stepper.run is after and "Verify" in explorer.stepper.text
+    data, metadata = explorer._repr_mimebundle_()  # where widgets do not run: a picture, and a line without times
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG") and "widget-view" in str(data.keys())
+    assert data["text/plain"] == explorer.text == metadata["image/png"]["alt"] and " s," not in explorer.text
+    explorer.question.index = 1
+    explorer.wait()
+    assert explorer.prompt.value == "w7" and explorer.tried.value.count("the same text") == 1
+    explorer.prompt.value = "w5 w6"
+    assert explorer.wait().run.settings.prompt == (5, 6)
+
+
+def test_errors_are_shown_and_the_picture_stays(explorer, monkeypatch):
+    shown = explorer.stepper.picture.value
+    explorer.total.value = 120
+    assert "Lower total_tokens" in explorer.error.value and 'role="alert"' in explorer.error.value
+    explorer.prompt.value = "  "
+    assert "expected a prompt" in explorer.error.value and explorer.stepper.picture.value == shown
+    monkeypatch.setattr(explorer.bench, "run", lambda *_: 1 / 0)
+    explorer.total.value, explorer.prompt.value = 10, "w4"
+    explorer.wait()
+    assert "ZeroDivisionError" in explorer.error.value and "Traceback" in explorer.error.value
+    monkeypatch.undo()
+    explorer.again.click()
+    assert explorer.wait().run.settings.tree.total_tokens == 10 and not explorer.error.value
+
+
+def test_cancel_stops_and_a_later_wish_replaces_an_earlier_one(explorer, monkeypatch):
+    real, began, asked, before = explorer.bench.run, threading.Event(), [], explorer.run
+
+    def slow_at_first(settings, stopped, progress):
+        asked.append(settings.tree.depth)
+        if len(asked) > 2:
+            return real(settings, stopped, progress)
+        progress("eagle: 3 tokens")
+        began.set()
+        while not stopped():
+            threading.Event().wait(0.001)
+        raise Cancelled("stopped")
+
+    monkeypatch.setattr(explorer.bench, "run", slow_at_first)
+    explorer.again.click()
+    assert began.wait(20) and "⏳ eagle: 3 tokens" in explorer.status.value and not explorer.cancel.disabled
+    explorer.cancel.click()
+    explorer.wait()
+    assert explorer.status.value == "Stopped." and explorer.cancel.disabled and explorer.run is before
+    began.clear()
+    explorer.depth.value = 1
+    assert began.wait(20)
+    explorer.depth.value = 2
+    assert explorer.wait().run.settings.tree.depth == 2 and asked == [3, 1, 2] and not explorer.status.value
+
+
+def test_stepping_through_all_stages_of_all_rounds(bench):
+    run, seen = bench.run(settings(tree=TreeConfig(2, 1, 5), tokens=4)), []
+    stepper, stages = TreeStepper(run, str), drawer.stage_names(2)
+    stepper.previous.click()
+    assert stepper.place == 0, "there is nothing before the first step"
+    for _ in range(len(run.rounds) * len(stages) + 2):
+        seen.append((stepper.round.value, stepper.stage.value))
+        stepper.next.click()
+    assert [*dict.fromkeys(seen)] == [(r, s) for r in range(1, len(run.rounds) + 1) for s in stages]
+    stepper.play.value = 1
+    assert (stepper.round.value, stepper.stage.value) == (1, "grow 2") and "Grow" in stepper.text
+    stepper.stage.value, before = "score", stepper.picture.value
+    stepper.node.value = 3
+    assert stepper.picture.value != before and f"{run.rounds[0].p[3]:.4f}" in stepper.numbers.value
+    stepper.next.click()
+    assert stepper.node.value == 3, "the choice stays from stage to stage"
+    stepper.show_run(bench.run(settings(tokens=1)))
+    stepper.next.click()
+    assert "there was no round" in stepper.text and not stepper.error.value
+
+
+def test_number_panels_follow_their_controls(bench):
+    panel, costs, broken = TemperaturePanel(bench, bench.run(settings())), CostPanel(), BrokenPanel()
+    panel.temperature.value, panel.node.value = 0.0, 2
+    assert panel.found.p.max() == 1.0 and panel.text.startswith("Round 1, node 2") and len(panel.figure.axes) == 2
+    panel.measure.click()
+    panel.wait()
+    assert dict(panel.measured["eagle (this prompt)"])[1.0] == panel.run.answer.tau and len(panel.figure.axes) == 3
+    costs.sliders[4].value = 0.0
+    slow = costs.figure.axes[1].lines[0].get_xdata()
+    assert "does not pay" in costs.text and len(slow) == len(costs.land), "every tree has its cross"
+    broken.rule.value, broken.runs.value = "scored against q", 500
+    assert broken.trials[1].counts.total() == 500 and "p-value below 1e-6" in broken.text
+    assert not any(one.error.value for one in (panel, costs, broken))
