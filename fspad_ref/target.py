@@ -182,7 +182,9 @@ def load_tokenizer(path: str, **options):
     Raises CheckpointError for a tokenizer that brings its own code, unless that is trusted.
     """
     try:
-        return AutoTokenizer.from_pretrained(path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        # without files transformers makes an empty one for some families
+        return tokenizer if set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) else None
     except (OSError, ValueError) as error:
         if "trust_remote_code" not in str(error):
             return None

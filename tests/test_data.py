@@ -68,33 +68,26 @@ def test_the_mask_marks_what_the_target_would_write_after_the_prompt(template, d
     assert ids[: len(prompt)] == prompt and mask[len(prompt)] and not mask[len(prompt) - 1]
 
 
-@pytest.mark.parametrize(
-    "template, dialogue, message",
-    [
+def test_what_no_mask_can_be_read_off_is_refused():
+    for template, dialogue, message in (
         (STRICT, SHORT, "found system, user.*System role not supported.*Leave out"),
         (None, DIALOGUE, "a tokenizer with a chat template, found none.*chat_format of vicuna"),
         (PLAIN, Dialogue(()), "at least one turn, found none"),
         (OTHER_PROMPT, DIALOGUE, "an answer that continues the ids of its prompt, found none.*another"),
-    ],
-    ids=["system message", "no template", "no turn", "prompt that no answer continues"],
-)
-def test_what_no_mask_can_be_read_off_is_refused(template, dialogue, message):
-    with pytest.raises(InputError, match=message):
-        encode(dialogue, tokenizer(template))
+    ):
+        with pytest.raises(InputError, match=message):
+            encode(dialogue, tokenizer(template))
 
 
 def test_vicunas_own_format():
+    preamble = ("A chat between a curious user and an artificial intelligence assistant. "
+                "The assistant gives helpful, detailed, and polite answers to the user's questions.")  # fmt: skip
     vicuna = tokenizer("another")
     data.use_chat_format(vicuna, "vicuna")
-    chat = [("system", "Be brief."), ("user", "one"), ("assistant", "two three"), ("user", "four")]
-    messages = [{"role": role, "content": text} for role, text in chat]
-    text = vicuna.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert text == "<|bos|>Be brief. USER: one ASSISTANT: two three<|end|>USER: four ASSISTANT:"
-    text = vicuna.apply_chat_template(messages[1:2], tokenize=False, add_generation_prompt=True)
-    assert text == (
-        "<|bos|>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-        "detailed, and polite answers to the user's questions. USER: one ASSISTANT:"
-    )
+    messages = chat(("system", "Be brief."), ("user", "one"), ("assistant", "two three"), ("user", "four"))["messages"]
+    for said, before in ((messages, "Be brief."), (messages[1:], preamble)):
+        text = vicuna.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+        assert text == f"<|bos|>{before} USER: one ASSISTANT: two three<|end|>USER: four ASSISTANT:"
     with pytest.raises(ConfigError, match="expected chat_format to be one of vicuna, found 'alpaca'"):
         data.use_chat_format(vicuna, "alpaca")
     with pytest.raises(ConfigError, match="expected a tokenizer to give the chat format 'vicuna' to, found none"):
@@ -224,24 +217,20 @@ def test_an_epoch_has_every_dialogue_that_trains_something_once_within_the_budge
 
 
 def test_dialogues_are_encoded_on_the_way_and_long_ones_stand_alone():
-    ids, response = encode(DIALOGUE, tokenizer())
-    (batch,) = first(1, [DIALOGUE])
-    assert batch.input_ids.tolist() == [ids] and batch.response.tolist() == [response]
-    assert next(batches([DIALOGUE] * 2, tokenizer(), 5, 30, len(WORDS), 0)).input_ids.tolist() == [ids]
+    batch = next(batches([DIALOGUE] * 2, tokenizer(), 5, 30, len(WORDS), 0))
+    assert (batch.input_ids[0].tolist(), batch.response[0].tolist()) == encode(DIALOGUE, tokenizer())
+    assert batch.input_ids.shape[0] == 1
 
 
-@pytest.mark.parametrize(
-    "dialogue, message",
-    [
-        (([1, 2, 3], [False, True]), "as many marks in dialogue 0, found 3 ids .*2 marks"),
-        (([1, 2, 13], [True] * 3), r"token ids in \[0, 13\).*in \[1, 13\].*tokenizer"),
-        (([-1, 2, 3], [True] * 3), r"token ids in \[0, 13\).*in \[-1, 3\]"),
-        (([1, 2, 3], [False, False, True]), "a response of two tokens or more within 30 tokens, found none among 1"),
-    ],
-)
-def test_malformed_dialogues_are_refused(dialogue, message):
-    with pytest.raises(InputError, match=message):
-        first(1, [dialogue])
+def test_malformed_dialogues_are_refused():
+    for ids, response, message in (
+        ([1, 2, 3], [False, True], "as many marks in dialogue 0, found 3 ids .*2 marks"),
+        ([1, 2, 13], [True] * 3, r"token ids in \[0, 13\).*in \[1, 13\].*tokenizer"),
+        ([-1, 2, 3], [True] * 3, r"token ids in \[0, 13\).*in \[-1, 3\]"),
+        ([1, 2, 3], [False, False, True], "a response of two tokens or more within 30 tokens, found none among 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            first(1, [(ids, response)])
 
 
 def test_the_loss_mask_by_hand():

@@ -33,6 +33,8 @@ def sprung(tmp_path):
     """The folder that a trap makes; it must not be there at the end."""
     yield tmp_path / "sprung"
     assert not (tmp_path / "sprung").exists()
+    pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))
+    assert (tmp_path / "sprung").exists(), "else the trap would show nothing"
 
 
 @pytest.fixture
@@ -54,27 +56,15 @@ def test_a_pickle_is_never_executed(tmp_path, saved, sprung, dump):
         Target.from_pretrained(str(saved))
 
 
-def test_the_trap_works(tmp_path):
-    pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))
-    assert (tmp_path / "sprung").exists()
-
-
-@pytest.mark.parametrize(
-    "file, auto_map, message",
-    [
-        ("config.json", {"AutoConfig": "strange.C", "AutoModelForCausalLM": "strange.M"},
-         "(?s)expected a Hugging Face causal LM.*found: .*trust_remote_code=True"),
-        ("tokenizer_config.json", {"AutoTokenizer": ["strange.T", None]},
-         "expected a tokenizer.*found one with code of its own.*trust_remote_code=True"),
-    ],
-)  # fmt: skip
-def test_remote_code_is_never_executed_nor_asked_about(saved, sprung, monkeypatch, file, auto_map, message):
+def test_remote_code_is_never_executed_nor_asked_about(saved, sprung, monkeypatch):
     (saved / "strange.py").write_text(f"import os\nos.mkdir({str(sprung)!r})\n")
-    settings = {"model_type": "strange", "tokenizer_class": "Strange", "auto_map": auto_map}
-    (saved / file).write_text(json.dumps(settings))
     monkeypatch.setattr("builtins.input", lambda prompt: "y")  # what a reader in a hurry would say
-    with pytest.raises(CheckpointError, match=message):
-        Target.from_pretrained(str(saved))
+    strange = {"AutoConfig": "strange.C", "AutoModelForCausalLM": "strange.M", "AutoTokenizer": ["strange.T", None]}
+    settings = {"model_type": "strange", "tokenizer_class": "Strange", "auto_map": strange}
+    for file, expected in (("tokenizer_config.json", "a tokenizer"), ("config.json", "a Hugging Face causal LM")):
+        (saved / file).write_text(json.dumps(settings))
+        with pytest.raises(CheckpointError, match=f"(?s)expected {expected}.*found.*trust_remote_code=True"):
+            Target.from_pretrained(str(saved))
 
 
 # --- nothing is lost -------------------------------------------------------------------------------------------------
@@ -139,7 +129,8 @@ def test_a_draft_comes_back_from_its_folder_and_from_the_hub(target, draft, tmp_
     assert draft.push_to_hub(name, branch="dev", commit_message="first") == f"https://hub/{name}/dev/first"
     card = (hub / name / "README.md").read_text()
     assert f'Draft.from_pretrained("{name}", target)' in card and draft.config.kind in card and "2408.15562" in card
-    for loaded in (Draft.from_pretrained(tmp_path / "draft", target), Draft.from_pretrained(name, target, revision="v")):
+    for path, options in ((tmp_path / "draft", {}), (name, {"revision": "v"})):
+        loaded = Draft.from_pretrained(path, target, **options)
         assert loaded.config == draft.config and loaded.state_dict().keys() == draft.state_dict().keys()
         assert all(torch.equal(weight, draft.state_dict()[key]) for key, weight in loaded.state_dict().items())
     assert asked == [{"revision": "v", "allow_patterns": ["config.json", "*.safetensors", "*.bin"]}]

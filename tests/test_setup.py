@@ -4,120 +4,72 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import fspad_ref
 from fspad_ref.__main__ import COMMANDS
 
 TOP = Path(__file__).parent.parent
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+LISTED = [Requirement(one) for names in (PROJECT["dependencies"], *EXTRAS.values()) for one in names]
+DIRECT = {canonicalize_name(one.name): one for one in LISTED if one.name != PROJECT["name"]}
 
 
-def constraints() -> dict[str, Requirement]:
-    lines = [line.partition("#")[0].strip() for line in (TOP / "constraints.txt").read_text().splitlines()]
-    return {canonicalize_name(one.name): one for one in map(Requirement, filter(None, lines))}
-
-
-def direct() -> list[Requirement]:
-    lists = [PROJECT["dependencies"], *EXTRAS.values()]
-    return [one for names in lists for one in map(Requirement, names) if one.name != PROJECT["name"]]
-
-
-def test_environment_yml_only_points_at_pyproject() -> None:
+def test_there_is_one_list_of_dependencies() -> None:
     environment = yaml.safe_load((TOP / "environment.yml").read_text())
-    python = "python" + PROJECT["requires-python"]
     assert environment["channels"] == ["conda-forge"]
-    assert environment["dependencies"] == [python, "pip", {"pip": ["-e .[dev]"]}]
-
-
-def test_dev_includes_the_notebooks() -> None:
+    assert environment["dependencies"] == ["python" + PROJECT["requires-python"], "pip", {"pip": ["-e .[dev]"]}]
     assert f"{PROJECT['name']}[notebooks]" in EXTRAS["dev"]
+    jupyter = {Requirement(one).name for one in EXTRAS["notebooks"]}
+    assert not jupyter & {Requirement(one).name for one in PROJECT["dependencies"]}, "the package needs none of it"
 
 
-def test_the_package_needs_no_jupyter() -> None:
-    names = {canonicalize_name(Requirement(one).name) for one in PROJECT["dependencies"]}
-    assert not names & {canonicalize_name(Requirement(one).name) for one in EXTRAS["notebooks"]}
+def test_the_tested_set_lies_within_the_ranges_and_names_no_place() -> None:
+    text = (TOP / "constraints.txt").read_text()
+    lines = filter(None, (line.partition("#")[0].strip() for line in text.splitlines()))
+    pinned = {canonicalize_name(one.name): one for one in map(Requirement, lines)}
+    for name, requirement in DIRECT.items():
+        (pin,) = pinned[name].specifier
+        assert pin.operator == "==" and requirement.specifier.contains(pin.version), name
+    assert not re.search(r"^\s*-|://", text, re.M) and all(one.url is None for one in pinned.values())
+    assert str(pinned["torch"]) == "torch==2.13.0"
+    for older in ("torch==2.11.0", "transformers==5.17.0", "transformers==5.15.0", "torch==2.6.0"):  # promised, too
+        name, version = older.split("==")
+        assert DIRECT[name].specifier.contains(version), older
 
 
-@pytest.mark.parametrize("requirement", direct(), ids=str)
-def test_the_tested_set_lies_within_the_ranges(requirement: Requirement) -> None:
-    pinned = constraints()[canonicalize_name(requirement.name)]
-    (pin,) = pinned.specifier
-    assert pin.operator == "==" and requirement.specifier.contains(pin.version)
-
-
-@pytest.mark.parametrize("older", ["torch==2.11.0", "transformers==5.17.0", "transformers==5.15.0", "torch==2.6.0"])
-def test_the_ranges_admit_what_else_is_promised(older: str) -> None:
-    name, version = older.split("==")
-    (requirement,) = [one for one in direct() if one.name == name]
-    assert requirement.specifier.contains(version)
-
-
-def test_constraints_name_no_place() -> None:
-    assert str(constraints()["torch"]) == "torch==2.13.0"
-    assert all(one.url is None for one in constraints().values())
-    assert not re.search(r"^\s*-|://", (TOP / "constraints.txt").read_text(), re.M), "no index and no file URL"
-
-
-def test_citation_parses_and_names_the_paper() -> None:
+def test_version_citation_readme_and_ci_fit_together() -> None:
     citation = yaml.safe_load((TOP / "CITATION.cff").read_text())
-    assert citation["cff-version"] == "1.2.0"
-    assert str(citation["version"]) == PROJECT["version"]
-    assert citation["license"] == PROJECT["license"]
-    assert citation["preferred-citation"]["url"].endswith("2408.15562")
-    names = [author["family-names"] for author in citation["preferred-citation"]["authors"]]
-    assert names == ["Gui", "Xiao", "Su", "Chen"]
-
-
-def test_version_is_one() -> None:
-    import fspad_ref
-
-    assert fspad_ref.__version__ == PROJECT["version"]
-
-
-def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", (TOP / "Makefile").read_text(), re.M))
-
-
-def test_the_readme_names_commands_that_exist() -> None:
-    readme = (TOP / "README.md").read_text()
+    assert fspad_ref.__version__ == PROJECT["version"] == str(citation["version"])
+    assert (citation["cff-version"], citation["license"]) == ("1.2.0", PROJECT["license"])
+    paper = citation["preferred-citation"]
+    assert paper["url"].endswith("2408.15562")
+    assert [author["family-names"] for author in paper["authors"]] == ["Gui", "Xiao", "Su", "Chen"]
+    readme, targets = (TOP / "README.md").read_text(), re.findall(r"^([a-z]+):", (TOP / "Makefile").read_text(), re.M)
     made, run = set(re.findall(r"\bmake ([a-z]+)\b", readme)), set(re.findall(r"-m fspad_ref ([a-z-]+)", readme))
-    assert {"demo", "test", "lab"} <= made <= make_targets()
-    assert "demo" in run and run <= set(COMMANDS)
+    assert {"demo", "test", "lab"} <= made <= set(targets) and "demo" in run and run <= set(COMMANDS)
+    script = TOP / ".ci" / "run"
+    assert script.stat().st_mode & 0o111 and "set -euo pipefail" in script.read_text()
+    assert re.search(r"^make test$", script.read_text(), re.M), "CI runs what a developer runs"
 
 
-def test_make_refuses_an_old_python_and_says_so(tmp_path: Path) -> None:
+def test_make_refuses_an_old_python_and_installs_once(tmp_path: Path) -> None:
+    for file in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / file).write_text((TOP / file).read_text())
+    make = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True)
     old = tmp_path / "python3"
     pretend = "import sys\nsys.version_info, sys.version = (3, 9), '3.9.0 (old)'\nexec(sys.argv[2])\n"
     old.write_text(f"#!{sys.executable}\n{pretend}")
     old.chmod(0o755)
-    for file in ("Makefile", "pyproject.toml", "constraints.txt"):
-        (tmp_path / file).write_text((TOP / file).read_text())
-    done = subprocess.run(["make", "setup", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "needs Python 3.11 or newer" in done.stderr and "is 3.9.0" in done.stderr
-    assert not (tmp_path / ".venv").exists()
-
-
-def test_a_second_make_installs_nothing(tmp_path: Path) -> None:
-    for file in ("Makefile", "pyproject.toml", "constraints.txt"):
-        (tmp_path / file).write_text((TOP / file).read_text())
-    stamp = tmp_path / ".venv" / ".installed"
-    stamp.parent.mkdir()
-    stamp.touch()
-    plan = ["make", "--dry-run", "demo"]
-    assert "pip install" not in subprocess.run(plan, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    stamp.unlink()
-    assert "pip install" in subprocess.run(plan, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-
-
-def test_ci_runs_what_a_developer_runs() -> None:
-    script = TOP / ".ci" / "run"
-    assert script.stat().st_mode & 0o111, "executable"
-    assert "set -euo pipefail" in script.read_text()
-    assert re.search(r"^make test$", script.read_text(), re.M)
+    done = make(["make", "setup", f"PYTHON={old}"])
+    assert done.returncode != 0 and "needs Python 3.11 or newer" in done.stderr and "is 3.9.0" in done.stderr
+    assert not (tmp_path / ".venv").exists() and "pip install" in make(["make", "--dry-run", "demo"]).stdout
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    assert "pip install" not in make(["make", "--dry-run", "demo"]).stdout

@@ -26,34 +26,20 @@ def load(folder, **elsewhere) -> Target:
     return Target.from_pretrained(str(folder), dtype="float64", device_map=device_map, offload_folder=str(folder / "o"))
 
 
-@pytest.fixture(scope="module")
-def spread(tmp_path_factory) -> Target:
-    """One layer's weights lie on disk: hooks bring input and weights to where it computes."""
-    return load(tmp_path_factory.mktemp("target"), model_layers_0="disk")
-
-
 def must_behave_alike(spread: Target, whole: Target) -> None:
-    """The same text and rounds, and the same draft after training."""
-    from fspad_ref.train import TrainConfig, train
-
+    ids = torch.tensor([PROMPT])
+    features = spread.features(ids)
+    torch.testing.assert_close(features, whole.features(ids))
+    torch.testing.assert_close(spread.lm_head(features), whole.lm_head(features))
     plain = autoregressive_generate(whole, PROMPT, max_new_tokens=12)
     settings = dict(max_new_tokens=12, tree=TreeConfig(top_k=3, depth=2, total_tokens=8))
     texts = [speculative_generate(one, tiny_draft(one), PROMPT, **settings) for one in (spread, whole)]
     assert texts[0].tokens == texts[1].tokens == plain.tokens and texts[0].accepted == texts[1].accepted
-    dialogues = [(PROMPT + [4, 9, 8, 2 + i], [False] * 3 + [True] * 6) for i in range(6)]
-    ours, theirs = tiny_draft(spread), tiny_draft(whole)
-    for one, draft in ((spread, ours), (whole, theirs)):
-        train(one, {"d": draft}, dialogues, TrainConfig(steps=3, tokens_per_batch=40, warmup_steps=1))
-    for name, weight in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[name], weight)
 
 
-def test_a_spread_target_is_that_of_one_device(spread, target):
+def test_a_spread_target_is_that_of_one_device(tmp_path, target):
+    spread = load(tmp_path, model_layers_0="disk")  # hooks bring input and weights to where it computes
     assert spread.devices == [torch.device("cpu")] * 2 and not target.devices
-    ids = torch.tensor([PROMPT])
-    features = spread.features(ids)
-    torch.testing.assert_close(features, target.features(ids))
-    torch.testing.assert_close(spread.lm_head(features), target.lm_head(features))
     must_behave_alike(spread, target)
 
 
@@ -66,33 +52,18 @@ def test_so_it_is_with_two_gpus(tmp_path):
     must_behave_alike(spread, Target.from_pretrained(str(tmp_path), dtype="float64", device="cuda:0"))
 
 
-@pytest.mark.parametrize("name", ["model_embed_tokens", "lm_head"])
-def test_what_a_draft_borrows_may_not_be_offloaded(tmp_path, name):
-    with pytest.raises(UnsupportedTarget, match="found it offloaded by device_map.*give it a device"):
-        load(tmp_path, **{name: "disk"})
+def test_what_a_draft_borrows_may_not_be_offloaded(tmp_path):
+    for name in ("model_embed_tokens", "lm_head"):
+        with pytest.raises(UnsupportedTarget, match="found it offloaded by device_map.*give it a device"):
+            load(tmp_path, **{name: "disk"})
 
 
 # --- devices that differ: meta is the only other one that every machine has ------------------------------------------
 
 
-def test_results_come_home():
-    lm_head = torch.nn.Linear(3, 5)
-    come_home(lm_head, torch.device("meta"))
+def test_a_layers_device_is_where_it_computes_and_results_come_home():
+    come_home(lm_head := torch.nn.Linear(3, 5), torch.device("meta"))
     assert lm_head(torch.zeros(2, 3)).device.type == "meta"
-
-
-def test_keys_and_values_stay_beside_their_layer():
-    here, there = torch.device("cpu"), torch.device("meta")
-    cache = SpreadCache([here, there, there], lambda layers, device: KVCache(layers, 2, 4, 12, device=device))
-    assert [(len(part.layers), part.kv.device) for part in cache.parts.values()] == [(1, here), (2, there)]
-    for layer, device in zip(cache.layers, (here, there, there), strict=True):
-        keys, values = layer.update(*(torch.zeros(1, 2, 3, 4, device=device),) * 2)
-        assert keys.device == values.device == device
-    cache.keep(1, torch.tensor([1]))  # rows come from where tokens are chosen
-    assert cache.length == 2
-
-
-def test_a_layers_device_is_where_it_computes():
     model = tiny_target().model
     assert layer_devices(model) == []
     model.hf_device_map = {"model.layers.0": 0, "model.layers.1": "disk"}
@@ -100,20 +71,21 @@ def test_a_layers_device_is_where_it_computes():
     assert layer_devices(model) == [torch.device("cuda", 1), torch.device("cpu")], "by its hook, else by its weights"
 
 
-def test_a_spread_cache_does_what_a_whole_one_does():
-    """Layers of two places, in any order, written and kept alike. The places are names alone: both lie on the CPU."""
-    one, other = torch.device("cpu"), torch.device("meta")
-    caches = SpreadCache([one, other, one], lambda layers, device: KVCache(layers, 2, 4, 12)), KVCache(3, 2, 4, 12)
+def test_a_spread_cache_does_what_a_whole_one_does_beside_its_layers():
+    here, there = torch.device("cpu"), torch.device("meta")
+    places = [here, there, here]
+    spread = SpreadCache(places, lambda layers, device: KVCache(layers, 2, 4, 12, device=device))
+    assert [(len(part.layers), part.kv.device) for part in spread.parts.values()] == [(2, here), (1, there)]
     held = []
-    for cache in caches:
-        torch.manual_seed(0)
-        for _ in range(2):
-            for layer in cache.layers:
-                layer.update(torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4))
-        assert cache.length == 6 and cache.layers[1].get_seq_length() == 6 and cache.capacity == 12
-        cache.keep(3, torch.tensor([0, 2]))
+    for cache in (spread, KVCache(3, 2, 4, 12)):
+        for new in (torch.randn(1, 2, 6, 4, generator=torch.Generator().manual_seed(0)), torch.ones(1, 2, 1, 4)):
+            on = places if cache is spread else [here] * 3
+            parts = [layer.update(*[new.to(device)] * 2) for layer, device in zip(cache.layers, on, strict=True)]
+            assert cache.length == cache.layers[1].get_seq_length() == parts[1][0].shape[-2] and cache.capacity == 12
+            if cache.length == 6:
+                cache.keep(3, torch.tensor([0, 2]))  # rows come from where tokens are chosen
+                cache.truncate(4)
         assert cache.length == 5
-        cache.truncate(4)
-        new = torch.randn(1, 2, 1, 4)
-        held.append([part for layer in cache.layers for part in layer.update(new, new)])
-    assert all(torch.equal(mine, its) and mine.shape[-2] == 5 for mine, its in zip(*held, strict=True))
+        held.append([part for layer in (0, 2) for part in parts[layer]])
+        assert cache is not spread or parts[1][0].device == parts[1][1].device == there
+    assert all(torch.equal(mine, its) for mine, its in zip(*held, strict=True))
