@@ -15,7 +15,7 @@ import torch
 from fspad_ref import __main__ as cli
 from fspad_ref.commands import check, demo, generate
 from fspad_ref.errors import InputError
-from fspad_ref.teaching.exercises import Pieces
+from fspad_ref.viz.strips import Pieces
 
 
 @pytest.fixture
@@ -143,5 +143,5 @@ def test_the_demo_runs_to_its_figures(monkeypatch, tmp_path, capsys: pytest.Capt
     training = dataclasses.replace(demo.DemoConfig.training, steps=2, evaluate_every=2)
     demo.demo(demo.DemoConfig(per_task=1, training=training, out=tmp_path))
     assert "The text is the text of plain decoding in 10 of 10 answers." in capsys.readouterr().out
-    figures = {"acceptance.png", "speedup.png", "training.png"}
+    figures = {"tau.png", "speedup.png", "training.png"}
     assert {path.name for path in tmp_path.iterdir()} == figures | {"results.json"}

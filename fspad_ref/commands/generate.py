@@ -16,8 +16,8 @@ from fspad_ref.draft import Draft
 from fspad_ref.errors import InputError
 from fspad_ref.generate import Generation, autoregressive_generate, speculative_generate
 from fspad_ref.sampling import SamplingConfig
-from fspad_ref.teaching.exercises import Pieces, Style, mark, style_for
 from fspad_ref.tree import TreeConfig
+from fspad_ref.viz.strips import Pieces, Style, mark, style_for
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,11 @@ import inspect
 import io
 import itertools
 import json
-import os
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from io import TextIOBase
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from fspad_ref.errors import InputError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the command line works without matplotlib
     from matplotlib.figure import Figure
@@ -93,72 +89,3 @@ def check_solutions(notebook: str | Path, namespace: Mapping[str, object]) -> No
         exec(re.search(r"```python\n(.*?)```", "".join(solution["source"]), re.DOTALL)[1], scope)
         exec("".join(check_cell["source"]), scope)
     check(f"{len(passed)} of {len(folded)} folded solutions pass their checks", 0 < len(passed) == len(folded))
-
-
-# ---- tokens marked by who proposed them: moves to viz/strips.py ----
-
-Style = Literal["colour", "marks", "plain"]
-ACCEPTED, END = "\x1b[1;4;32m", "\x1b[0m"  # bold green and underlined: visible without colours, too
-
-
-def token_kinds(length: int, accepted: Sequence[int]) -> list[str]:
-    """ "draft" or "target" for each of `length` new tokens of an answer decoded in `len(accepted)` rounds.
-
-    The first token is the target's own (from the prefill); then each round gives its accepted drafted tokens
-    and one more of the target's own, which the last round may lack (end of the answer, or of the budget).
-    Raises InputError if the rounds do not add up to `length`.
-    """
-    kinds = ["target"]
-    for count in accepted:
-        kinds += ["draft"] * count + ["target"]
-    if length not in (len(kinds), len(kinds) - 1) and not (length == 0 and not accepted):
-        raise InputError(f"{len(accepted)} rounds with {sum(accepted)} accepted tokens make {len(kinds)}, not {length}")
-    return kinds[:length]
-
-
-def style_for(stream: TextIOBase) -> Style:
-    """How to mark tokens on `stream`: "colour" on a terminal, "marks" if NO_COLOR is set there or TERM is dumb.
-
-    Anything else, a file or a pipe, gets the "plain" text.
-    """
-    if not stream.isatty():
-        return "plain"
-    return "marks" if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else "colour"
-
-
-def mark(pieces: Sequence[str], kinds: Sequence[str], style: Style) -> str:
-    """The text of `pieces` with every run of accepted draft tokens underlined in green, or between ‹ and ›."""
-    before, after = {"colour": (ACCEPTED, END), "marks": ("‹", "›"), "plain": ("", "")}[style]
-    text = ""
-    for kind, group in itertools.groupby(zip(pieces, kinds, strict=True), key=lambda pair: pair[1]):
-        run = "".join(piece for piece, _ in group)
-        text += f"{before}{run}{after}" if kind == "draft" and run else run
-    return text
-
-
-class Pieces:
-    """Token ids in, text out: what each token adds to the text so far.
-
-    A token may end inside a character; then its piece is "" and the token that completes the character
-    has it whole. Special tokens add nothing.
-    """
-
-    def __init__(self, tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.ids: list[int] = []
-        self.text = ""
-
-    def push(self, token: int) -> str:
-        self.ids.append(token)
-        # decoded from the start: what a token adds (a space, say) may depend on those before it
-        text = self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        if text.endswith("\ufffd"):
-            return ""
-        piece, self.text = text[len(self.text) :], text
-        return piece
-
-
-def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
-    """The text that each of `ids` adds; joined, the whole text."""
-    stream = Pieces(tokenizer)
-    return [stream.push(token) for token in ids]
