@@ -15,10 +15,14 @@ COMMANDS = {
     "demo": Command("commands.demo", "DemoConfig", "demo", "decode with a draft, print tau and speedup, draw figures"),
     "check": Command("commands.check", "CheckConfig", "check", "show environment, device, versions, and what will run"),
     "generate": Command("commands.generate", "GenerateConfig", "generate", "answer a prompt, accepted tokens marked"),
+    "fetch": Command("fetch", "FetchConfig", "fetch", "make the built-in target, SmolLM2-135M-Instruct"),
     "train": Command("commands.train", "DraftsConfig", "train_drafts", "train drafts for a target"),
     "bench": Command("bench.bench", "BenchConfig", "bench", "measure tau and speedup on question files"),
     "study": Command("bench.study", "StudyConfig", "run_study", "train drafts of several seeds, compare by replay"),
     "tune": Command("bench.tune", "TuneConfig", "tune", "choose the tree that decodes fastest on this machine"),
+    "speed": Command("bench.speed", "SpeedConfig", "speed", "where the time of a round goes"),
+    "write": Command("commands.write", "WriteConfig", "write", "let the target write dialogues to train on"),
+    "select": Command("commands.select", "SelectConfig", "select", "choose dialogues and questions from written text"),
     "shapes": Command("bench.shapes", "ShapeConfig", "bench_shape", "time decoding at a large model's shape"),
 }
 
