@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.alignment_plots import LOOKS as FOUR
-from figures.style_old import BLACK, BLUE, SKY, VERMILION, styled
 from figures.training_plots import Losses, Points, smoothed
 from fspad_ref.bench.statistics import Estimate
 from fspad_ref.errors import InputError
+from fspad_ref.viz.style import BLACK, BLUE, SKY, VERMILION, styled
 
 LOOKS = FOUR | {"eagle_wide": (SKY, "^")}
 BySeed = Mapping[float, Mapping[str, Sequence[float]]]  # temperature -> kind -> tau of every seed

@@ -14,7 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from figures import alignment_plots
-from figures.style_old import (
+from fspad_ref.bench.bench import PLAIN
+from fspad_ref.bench.study import CONTROL, MAIN, MEAN
+from fspad_ref.errors import InputError
+from fspad_ref.viz.style import (
     BLACK,
     BLUE,
     DARK,
@@ -24,9 +27,6 @@ from figures.style_old import (
     acceptance_claim,
     styled,
 )
-from fspad_ref.bench.bench import PLAIN
-from fspad_ref.bench.study import CONTROL, MAIN, MEAN
-from fspad_ref.errors import InputError
 
 LABELS = {PLAIN: "plain decoding", "generate": "transformers' own `generate`", "prompt_lookup": "prompt lookup",
           "assisted": "assisted generation", "medusa": "Medusa", "eagle_static": "EAGLE, static tree",

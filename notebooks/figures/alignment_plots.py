@@ -16,7 +16,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 from torch import Tensor
 
 from figures.gradients import HeadScore, Meeting
-from figures.style_old import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
+from fspad_ref.viz.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 
 FEATURE, LOGIT = BLUE, VERMILION  # the two losses, in every picture
 LOOKS = {"eagle": (GREY, "v"), "fs": (ORANGE, "o"), "pad": (PURPLE, "D"), "fspad": (GREEN, "s")}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from figures.idea_plots import PLAIN, box
-from figures.style_old import BLUE, DARK, GREEN, ORANGE, SKY, VERMILION, styled
+from fspad_ref.viz.style import BLUE, DARK, GREEN, ORANGE, SKY, VERMILION, styled
 
 
 @dataclass(frozen=True)

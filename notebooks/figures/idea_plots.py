@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
 from torch import Tensor
 
-from figures.style_old import BLACK, BLUE, CYCLE, GREY, MARKERS, TOKEN_KINDS, VERMILION, styled
 from fspad_ref.errors import InputError
 from fspad_ref.generate import Generation
 from fspad_ref.tree import DraftTree
 from fspad_ref.verify import Verdict
+from fspad_ref.viz.style import BLACK, BLUE, CYCLE, GREY, MARKERS, TOKEN_KINDS, VERMILION, styled
 
 ACCEPTED, OWN = TOKEN_KINDS["draft"][:2], TOKEN_KINDS["target"][:2]  # (fill, hatch)
 TEXT, GUESS, PLAIN = ("#EEEEEE", ""), ("white", ""), ("white", "")

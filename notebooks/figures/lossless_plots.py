@@ -11,11 +11,11 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from figures.style_old import BLACK, BLUE, DARK, GREEN, GREY, ORANGE, PLATE, SKY, TOKEN_KINDS, VERMILION, styled
-from figures.tree_layout_old import tree_rows, word_box
 from fspad_ref.teaching.exact import Law, g_test, image, total_variation
 from fspad_ref.tree import DraftTree
 from fspad_ref.verify import Verdict
+from fspad_ref.viz.style import BLACK, BLUE, DARK, GREEN, GREY, ORANGE, PLATE, SKY, TOKEN_KINDS, VERMILION, styled
+from fspad_ref.viz.tree_layout import tree_rows, word_box
 
 ACCEPTED, OWN = TOKEN_KINDS["draft"][:2], TOKEN_KINDS["target"][:2]  # (fill, hatch)
 KIND_NAMES = {True: "a guess, accepted", False: "the target's own"}

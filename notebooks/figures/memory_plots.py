@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style_old import BLACK, CYCLE, HATCHES, MARKERS, PLATE, styled
 from fspad_ref.errors import InputError
+from fspad_ref.viz.style import BLACK, CYCLE, HATCHES, MARKERS, PLATE, styled
 
 Bill = Mapping[str, float]  # part of the memory -> GiB
 Panels = Mapping[str, Mapping[str, Bill]]  # what is done -> model -> its bill

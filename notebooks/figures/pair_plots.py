@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 
 from figures.alignment_plots import LOOKS
-from figures.style_old import BLACK, GREEN, GREY, ORANGE, SKY, styled
 from fspad_ref.errors import InputError
+from fspad_ref.viz.style import BLACK, GREEN, GREY, ORANGE, SKY, styled
 
 EDGE = "#555555"
 TEACHER = "#D9EFE6"

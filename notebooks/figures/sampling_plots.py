@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from figures.style_old import BLACK, BLUE, CYCLE, GREY, HATCHES, MARKERS, ORANGE, SKY, VERMILION, styled
+from fspad_ref.viz.style import BLACK, BLUE, CYCLE, GREY, HATCHES, MARKERS, ORANGE, SKY, VERMILION, styled
 
 SIGNED = LinearSegmentedColormap.from_list("signed", (VERMILION, "white", BLUE))  # below 0, 0, above 0
 TOKEN, FEATURE, NEUTRAL, GATE = (ORANGE, "///"), (SKY, ""), ("#EEEEEE", ""), ("#F7DFA5", "...")  # (fill, hatch)

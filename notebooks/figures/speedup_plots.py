@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.acceptance_plots import LABELS, LOOKS
-from figures.style_old import BLACK, BLUE, CYCLE, GREEN, GREY, HATCHES, MARKERS, ORANGE, SKY, VERMILION, styled
 from fspad_ref.bench.bench import PLAIN
 from fspad_ref.bench.speed import FORWARDS, OUTSIDE
 from fspad_ref.bench.study import MAIN
 from fspad_ref.errors import InputError
+from fspad_ref.viz.style import BLACK, BLUE, CYCLE, GREEN, GREY, HATCHES, MARKERS, ORANGE, SKY, VERMILION, styled
 
 Row = Mapping[str, Any]
 Points = Mapping[int, float]  # size -> speedup, or seconds

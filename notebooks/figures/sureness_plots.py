@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style_old import BLACK, CYCLE, MARKERS, SKY, VERMILION, styled
 from fspad_ref.bench.statistics import Estimate
+from fspad_ref.viz.style import BLACK, CYCLE, MARKERS, SKY, VERMILION, styled
 
 
 @styled

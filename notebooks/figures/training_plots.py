@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from figures.alignment_plots import LOOKS
-from figures.style_old import BLACK, BLUE, GREEN, GREY, VERMILION, styled
+from fspad_ref.viz.style import BLACK, BLUE, GREEN, GREY, VERMILION, styled
 
 Losses = Mapping[str, Sequence[float]]  # kind of draft -> loss of every step
 Points = Mapping[str, Sequence[tuple[int, float]]]  # kind -> (step, tau)

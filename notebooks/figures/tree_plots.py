@@ -17,9 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch
 from torch import Tensor
 
-from figures.style_old import BLACK, BLUE, CYCLE, DARK, GREY, MARKERS, ORANGE, SKY, styled
-from figures.tree_layout_old import tree_rows
-from figures.tree_views_old import ROLES, Role, TreeView
+from fspad_ref.viz.style import BLACK, BLUE, CYCLE, DARK, GREY, MARKERS, ORANGE, SKY, styled
+from fspad_ref.viz.tree_layout import tree_rows
+from fspad_ref.viz.tree_views import ROLES, Role, TreeView
 
 COLUMN, ROW = 1.18, 0.235  # inches a level and a leaf take
 HALF, HIGH = 0.39, 0.37  # half a box: width in levels, height in leaves

@@ -14,7 +14,10 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 from figures.lossless_plots import ACCEPTED, OWN
-from figures.style_old import (
+from fspad_ref.errors import InputError
+from fspad_ref.tree import DraftTree
+from fspad_ref.verify import Verdict
+from fspad_ref.viz.style import (
     BLACK,
     BLUE,
     CYCLE,
@@ -27,10 +30,7 @@ from figures.style_old import (
     VERMILION,
     styled,
 )
-from figures.tree_layout_old import tree_rows, word_box
-from fspad_ref.errors import InputError
-from fspad_ref.tree import DraftTree
-from fspad_ref.verify import Verdict
+from fspad_ref.viz.tree_layout import tree_rows, word_box
 
 KEPT, CLEAR, WRONG = (SKY, ""), ("#EEEEEE", ""), (VERMILION, "xx")  # (fill, hatch)
 DEAD = ("white", "...")
