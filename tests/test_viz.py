@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, grow_tree, speculative_generate
-from fspad_ref.bench.costs import Costs, Curve, predict_speedup
+from fspad_ref.bench.costs import predict_speedup
 from fspad_ref.data import Question
 from fspad_ref.errors import ConfigError, InputError
 from fspad_ref.teaching.broken import BROKEN, LOSSLESS, animals
@@ -180,10 +180,10 @@ def test_a_round_is_an_animation_with_a_frame_per_stage(bench):
 
 
 def test_a_method_has_one_look_everywhere_and_methods_differ_by_more_than_colour():
-    one = pd.DataFrame({"task": "qa", "method": ["EAGLE-2", "FSPAD", "FSPAD (live)"], "value": [3.0, 3.5, 2.0]})
-    two = pd.concat([one.assign(temperature=t, low=one.value - 0.2, high=one.value + 0.2) for t in (0.0, 1.0)])
+    one = pd.DataFrame({"task": "qa", "method": ["EAGLE-2", "FSPAD", "FSPAD (live)"], "tau": [3.0, 3.5, 2.0]})
+    two = pd.concat([one.assign(temperature=t, tau_low=one.tau - 0.2, tau_high=one.tau + 0.2) for t in (0.0, 1.0)])
     before = dict(matplotlib.rcParams)
-    cool, _ = style.bars(two, "tau").axes
+    cool, _ = style.bars(two, "tau", "tokens per pass").axes
     assert dict(matplotlib.rcParams) == before, "a figure leaves the settings alone"
     assert [bar.get_height() for bar in cool.patches] == [3.0, 3.5, 2.0]
     eagle, fspad, live = cool.patches
@@ -246,9 +246,10 @@ def test_the_distribution_at_a_node_follows_temperature_and_cuts(bench):
 
 
 def test_the_cost_landscape_is_the_cost_model_and_its_best_point_moves_as_it_should():
-    land, rows = instruments.landscape(8.0, 0.5, 2.0, 0.25, 0.6, 0.9, 4), (1, 240)
-    target, *others = (Curve(rows, ends) for ends in ((8, 8 + 8 * 239 / 59), (0.5, 0.5), (0, 0), (0, 0), (0.25, 0.25)))
-    costs = Costs(0, 0, 0.0, 8.0, 0.0, 0.0, 0.0, target, *others, machine={})
+    land = instruments.landscape(8.0, 0.5, 2.0, 0.25, 0.6, 0.9, 4)
+    costs = SimpleNamespace(plain=8.0, plain_rest=0.0, verify=lambda nodes: 8 + 8 * (nodes - 1) / 59)
+    costs.drafting, costs.after = lambda tree, *_: 0.5 * (tree.depth + 1), lambda nodes: 0.25
+    costs.overhead = costs.after
     for (depth, nodes), (tau, speedup) in land.iterrows():
         assert speedup == pytest.approx(predict_speedup(costs, TreeConfig(4, depth, nodes), tau))
     ranks = [[chance * (1 - chance) ** r for r in range(4)] for chance in (0.6, 0.54)]

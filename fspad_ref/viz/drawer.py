@@ -294,7 +294,7 @@ def _mask(axes: Axes, view: View, left: float, top: float, side: float, selected
         return
     cell = side / (len(rows) + 1)
 
-    def squares(places: Sequence[tuple[int, int]], colour: str, size: float = 0.96) -> None:
+    def squares(places: Sequence[tuple[int, int]], colour: str, size: float = 0.9) -> None:
         down, right = np.array(places).reshape(-1, 2).T + 0.5
         look = {"markersize": 72 * cell * size, "markeredgewidth": 0, "color": colour}
         axes.plot(left + (right + 1) * cell, top + down * cell, "s", **look)

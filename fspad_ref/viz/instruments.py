@@ -18,7 +18,7 @@ from fspad_ref.teaching.exact import dice, g_test, law_of, total_variation
 from fspad_ref.tree import TreeConfig
 from fspad_ref.viz.runs import Round, Words, distribution
 from fspad_ref.viz.strips import visible
-from fspad_ref.viz.style import BLACK, BLUE, DARK, ORANGE, SKY, VERMILION, curves, drawable, styled
+from fspad_ref.viz.style import BLACK, BLUE, DARK, MARKERS, ORANGE, SKY, VERMILION, curves, drawable, styled
 
 Points = Sequence[tuple[float, float]]  # (temperature, value)
 
@@ -121,7 +121,7 @@ def cost_picture(land: DataFrame) -> tuple[Figure, str]:
     left, right = figure.subplots(1, 2)
     speed, (depth, nodes) = land.speedup.unstack(), land.speedup.idxmax()  # (depths, sizes)
     star = {"marker": "*", "markersize": 17, "color": VERMILION, "markeredgecolor": BLACK}
-    for line, marker in zip(sorted({1, 3, 5, 8, depth}), "os^Dv", strict=False):
+    for line, marker in zip(sorted({1, 3, 5, 8, depth}), MARKERS, strict=False):
         thick = 2.6 if line == depth else 1.2
         left.plot(speed.loc[line], label=f"depth {line}", marker=marker, markersize=4, linewidth=thick)
     left.axhline(1, color=BLACK, linestyle="--", linewidth=1)

@@ -24,7 +24,9 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999"
 DARK, PALE = "#555555", "#EEEEEE"  # small print and edges; quiet areas
 
+# for what is not a method
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW, GREY)
+MARKERS, HATCHES = ("o", "s", "^", "D", "v", "P", "X", "*"), ("//", "", "..", "xx", "\\\\", "++", "oo", "--")
 
 STYLE = {
     "axes.prop_cycle": matplotlib.cycler(color=CYCLE), "lines.markersize": 5,
@@ -63,10 +65,10 @@ def styled(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
 
 
 @styled
-def bars(rows: pd.DataFrame, ylabel: str) -> Figure:
+def bars(rows: pd.DataFrame, value: str, ylabel: str) -> Figure:
     """A group of bars per task, a bar per method, a panel per temperature; plain decoding is the dashed line at 1.
 
-    rows: columns task, method, temperature, value, and low and high, the ends of an interval (NaN: none).
+    rows: columns task, method, temperature; and for the value tau, say: tau, and tau_low and tau_high, its interval.
     """
     tasks, methods, temperatures = (list(rows[name].unique()) for name in ("task", "method", "temperature"))
     width = 0.82 / len(methods)
@@ -78,8 +80,8 @@ def bars(rows: pd.DataFrame, ylabel: str) -> Figure:
             mine = rows[(rows.method == method) & (rows.temperature == temperature)]
             places = [tasks.index(task) + (index - (len(methods) - 1) / 2) * width for task in mine.task]
             fill = {name: value for name, value in look(method).items() if name != "marker"}
-            axes.bar(places, mine.value, width, label=method, edgecolor="white", **fill)
-            axes.vlines(places, mine.low, mine.high, color=BLACK, linewidth=1)
+            axes.bar(places, mine[value], width, label=method, edgecolor="white", **fill)
+            axes.vlines(places, mine[f"{value}_low"], mine[f"{value}_high"], color=BLACK, linewidth=1)
         axes.axhline(1, color=BLACK, linestyle="--", linewidth=0.8)
         axes.set(ylabel=ylabel, title=f"T={temperature:g}")
         axes.set_xticks(range(len(tasks)), [task.replace("_", "\n") for task in tasks])
