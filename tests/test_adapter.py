@@ -13,7 +13,6 @@ from fspad_ref.errors import ConfigError, InputError, TargetMismatch
 from fspad_ref.tree import DynamicTree
 
 PROMPT = torch.tensor([[2, 7, 5, 11, 3]])
-SMALL = TreeConfig(4, 3, 20)
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +24,15 @@ def target() -> Target:
     return Target(tiny_target().model, hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<0>"))
 
 
-@pytest.fixture(scope="module")
-def draft(target):
-    return tiny_draft(target)
-
-
 def theirs(target, ids=PROMPT, **settings):
     if "generation_config" not in settings:  # which says all of this itself
         settings = dict(do_sample=False, max_new_tokens=24) | settings
     return target.model.generate(ids, **settings)
 
 
-def ours(target, draft, ids=PROMPT, **settings):
-    return theirs(target, ids, custom_generate=fspad_generate, draft=draft, tree=SMALL, **settings)
-
-
-def alternating(input_ids, scores):
-    """A user's own, which reads the whole text: after an even sum of ids only odd tokens, and the other way round."""
-    wanted = (input_ids.sum(-1) + 1) % 2
-    return scores.masked_fill(torch.arange(scores.shape[-1])[None] % 2 != wanted[:, None], -torch.inf)
+def ours(target, ids=PROMPT, draft=None, **settings):
+    draft = DynamicTree(draft or tiny_draft(target), TreeConfig(4, 3, 20))
+    return theirs(target, ids, custom_generate=fspad_generate, draft=draft, **settings)
 
 
 def only_the_first_row(input_ids, scores):
@@ -70,8 +59,7 @@ HONOURED = SILENT | {
     "encoder_repetition_penalty": dict(encoder_repetition_penalty=3.0),
     "encoder_no_repeat_ngram_size": dict(encoder_no_repeat_ngram_size=1),
     "prefix_allowed_tokens_fn": dict(prefix_allowed_tokens_fn=lambda row, ids: [[2, 3, 5, 8, 13]][row]),
-    "a processor of one's own": dict(logits_processor=[alternating]),
-    "a processor for one prompt": dict(logits_processor=[only_the_first_row]),
+    "a processor of one's own": dict(logits_processor=[only_the_first_row]),
     "end tokens": dict(eos_token_id=[20, 12, 11]),
     "max_length": dict(max_new_tokens=None, max_length=12),
     "max_length criterion": dict(stopping_criteria=[hf.MaxLengthCriteria(9)]),
@@ -82,10 +70,10 @@ HONOURED = SILENT | {
 
 
 @pytest.mark.parametrize("name", HONOURED)
-def test_greedy_text_is_that_of_generate_itself(target, draft, name):
+def test_greedy_text_is_that_of_generate_itself(target, name):
     expected = theirs(target, **HONOURED[name])
     assert name in SILENT or expected.tolist() != theirs(target).tolist(), "this setting shows nothing: choose another"
-    assert ours(target, draft, **HONOURED[name]).tolist() == expected.tolist()
+    assert ours(target, **HONOURED[name]).tolist() == expected.tolist()
 
 
 def test_a_sampled_text_depends_on_the_seed_alone(target):
@@ -94,20 +82,19 @@ def test_a_sampled_text_depends_on_the_seed_alone(target):
     texts = []
     for seed, draft in ((3, tiny_draft(target)), (3, tiny_draft(target, seed=5)), (4, tiny_draft(target))):
         torch.manual_seed(seed)
-        grower = DynamicTree(draft, SMALL)
-        texts.append(theirs(target, custom_generate=fspad_generate, draft=grower, **settings).tolist())
+        texts.append(ours(target, draft=draft, **settings).tolist())
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_stop_strings_end_the_text_where_generate_ends_it(target, draft):
+def test_stop_strings_end_the_text_where_generate_ends_it(target):
     words = [target.tokenizer.convert_ids_to_tokens(int(token)) for token in theirs(target)[0, 5:]]
     for place in range(1, len(words) - 1, 4):
         string = [words[place] + " " + words[place + 1], "<abc>"]
         expected = theirs(target, stop_strings=string, tokenizer=target.tokenizer)
-        found = ours(target, draft, stop_strings=string)
+        found = ours(target, stop_strings=string)
         assert found.tolist() == expected.tolist() and found.shape[1] <= 5 + place + 2
         criterion = [hf.StopStringCriteria(target.tokenizer, string)]
-        assert ours(target, draft, stopping_criteria=criterion).tolist() == expected.tolist()
+        assert ours(target, stopping_criteria=criterion).tolist() == expected.tolist()
 
 
 def recorder():
@@ -116,16 +103,15 @@ def recorder():
     return SimpleNamespace(put=lambda value: calls.append(value.tolist()), end=lambda: calls.append("end")), calls
 
 
-def test_a_streamer_gets_what_generate_gives_it(target, draft):
+def test_a_streamer_gets_what_generate_gives_it(target):
     (streamer, expected), (stream_to, found), rounds = recorder(), recorder(), []
     theirs(target, streamer=streamer)
-    ours(target, draft, stream_to=stream_to, on_round=lambda tokens, accepted: rounds.extend(tokens))
+    ours(target, stream_to=stream_to, on_round=lambda tokens, accepted: rounds.extend(tokens))
     assert found == expected and expected[-1] == "end" and rounds == [call[0] for call in found[1:-1]]
 
 
-@pytest.mark.parametrize(
-    "settings, named",
-    [
+def test_settings_that_cannot_be_honoured_are_refused_by_name(target):
+    for settings, named in (
         (dict(streamer=recorder()[0]), "streamer= .pass it as stream_to"),
         (dict(assistant_model=tiny_target(seed=3).model), "assistant_model= .the draft takes its place"),
         (dict(num_beams=2), "num_beams=2"),
@@ -134,15 +120,12 @@ def test_a_streamer_gets_what_generate_gives_it(target, draft):
         (dict(cache_implementation="static"), "cache_implementation='static'"),
         (dict(prompt_lookup_num_tokens=3), "prompt_lookup_num_tokens=3"),
         (dict(guidance_scale=1.5), "found UnbatchedClassifierFreeGuidanceLogitsProcessor, which remembers"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
-)
-def test_settings_that_cannot_be_honoured_are_refused_by_name(target, draft, settings, named):
-    with pytest.raises(ConfigError, match=named):
-        ours(target, draft, **settings)
+    ):
+        with pytest.raises(ConfigError, match=named):
+            ours(target, **settings)
 
 
-def test_what_is_no_prompt_of_this_target_is_refused(target, draft):
+def test_what_is_no_prompt_of_this_target_is_refused(target):
     cache = target.new_cache(40)
     target.features(PROMPT[:, :4], cache=cache)
     for settings, found in (
@@ -153,9 +136,9 @@ def test_what_is_no_prompt_of_this_target_is_refused(target, draft):
         (dict(ids=torch.cat((PROMPT, PROMPT))), "expected one prompt"),
     ):
         with pytest.raises(InputError, match=found):
-            ours(target, draft, **settings)
+            ours(target, **settings)
     with pytest.raises(TargetMismatch, match="the model that the draft's target wraps, found another"):
-        ours(tiny_target(seed=2), draft)
+        ours(tiny_target(seed=2), draft=tiny_draft(target))
     bare = Target(target.model)
     with pytest.raises(ConfigError, match="a target with a tokenizer for stop_strings, found none"):
-        ours(bare, tiny_draft(bare), stop_strings="<5>")
+        ours(bare, stop_strings="<5>")

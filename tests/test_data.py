@@ -24,8 +24,7 @@ CHATML = (
     "{% for m in messages %}{{ '<|user|>' + m.role + ' ' + m.content + '<|end|>' + 'newline ' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|user|>assistant ' }}{% endif %}"
 )
-# Keep only the last answer, or rewrite the others, as the templates of reasoning models do.
-FORGETFUL = PLAIN.replace("{% else %}", "{% elif loop.last %}")
+# Rewrites all answers but the last, as the templates of reasoning models do.
 REWRITING = PLAIN.replace("m.content + '<|end|>'", "('' if loop.last else 'three ') + m.content + '<|end|>'")
 STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + PLAIN
 OTHER_PROMPT = PLAIN.replace("<|assistant|>' }}{%", "<|user|>' }}{%")
@@ -53,12 +52,9 @@ def tokenizer(template: str | None = PLAIN) -> PreTrainedTokenizerFast:
                           "<|user|> four <|assistant|> [one] [<|end|>]"),
         (CHATML, SHORT, "<|user|> system four <|end|> newline <|user|> user one <|end|> newline "
                         "<|user|> assistant [two] [<|end|>] newline"),
-        # answers that are not there any more, or not as they were written, are not marked
-        (FORGETFUL, DIALOGUE, "<|bos|> <|user|> one <|user|> four <|assistant|> [one] [<|end|>]"),
         (REWRITING, DIALOGUE, "<|bos|> <|user|> one <|assistant|> three two three <|end|> "
                               "<|user|> four <|assistant|> [one] [<|end|>]"),
     ],
-    ids=["plain", "ChatML with a system message", "forgetful", "rewriting"],
 )  # fmt: skip
 def test_the_mask_marks_what_the_target_would_write_after_the_prompt(template, dialogue, expected):
     ids, mask = encode(dialogue, tokenizer(template))
@@ -90,8 +86,6 @@ def test_vicunas_own_format():
         assert text == f"<|bos|>{before} USER: one ASSISTANT: two three<|end|>USER: four ASSISTANT:"
     with pytest.raises(ConfigError, match="expected chat_format to be one of vicuna, found 'alpaca'"):
         data.use_chat_format(vicuna, "alpaca")
-    with pytest.raises(ConfigError, match="expected a tokenizer to give the chat format 'vicuna' to, found none"):
-        data.use_chat_format(None, "vicuna")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -166,12 +160,12 @@ def test_bad_records_are_named_with_file_and_place(tmp_path, read, line, message
     assert ("bad.jsonl, entry 1" if line == "[1]" else "bad.jsonl:2") in str(error.value)
 
 
-@pytest.mark.parametrize("name, data", [("none", None), ("cut.gz", gzip.compress(b"{}" * 99)[:-9]), ("b", b"\xff")])
-def test_a_file_that_cannot_be_read_is_an_input_error(tmp_path, name, data):
-    if data:
-        (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputError, match=f"a readable file of UTF-8 text at .*{name}, found"):
-        read_dialogues(tmp_path / name)
+def test_a_file_that_cannot_be_read_is_an_input_error(tmp_path):
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"{}" * 99)[:-9])
+    (tmp_path / "latin1").write_bytes(b"\xff")
+    for name in ("absent", "cut.gz", "latin1"):
+        with pytest.raises(InputError, match=f"a readable file of UTF-8 text at .*{name}, found"):
+            read_dialogues(tmp_path / name)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------

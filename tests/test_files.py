@@ -119,8 +119,8 @@ def test_a_draft_comes_back_from_its_folder_and_from_the_hub(target, draft, tmp_
             raise OSError("404")
         return str(hub / repo_id)
 
-    create_repo = lambda repo_id, **rest: SimpleNamespace(repo_id=repo_id)  # noqa: E731
-    api = SimpleNamespace(create_repo=create_repo, upload_folder=upload_folder)
+    made = SimpleNamespace(repo_id=name)
+    api = SimpleNamespace(create_repo=lambda repo_id, **rest: made, upload_folder=upload_folder)
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", lambda token=None: api)
     monkeypatch.setattr("fspad_ref.files.snapshot_download", snapshot_download)
 
