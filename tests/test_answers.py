@@ -21,7 +21,8 @@ def test_answers_are_those_of_the_plain_loop(slots):
     generator = torch.Generator().manual_seed(0)
     lengths = [1, 2, 5, PREFILL, PREFILL + 1, 50, 3, 9]
     prompts = [torch.randint(2, target.vocab_size, (n,), generator=generator).tolist() for n in lengths]
-    samplings = [SamplingConfig(t, top_k=k, seed=i) for i, (t, k) in enumerate([(0, 0), (1, 0), (0.7, 5), (1, 5)] * 2)]
+    kinds = [(0.0, 0), (1.0, 0), (0.7, 5), (1.0, 5)] * 2
+    samplings = [SamplingConfig(t, top_k=k, seed=i) for i, (t, k) in enumerate(kinds)]
     found = answers(target, prompts, samplings, 12, EOS, slots=slots)
     for prompt, sampling, tokens in zip(prompts, samplings, found, strict=True):
         plain = autoregressive_generate(target, prompt, max_new_tokens=12, eos_token_id=EOS, sampling=sampling)

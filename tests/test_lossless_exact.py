@@ -20,7 +20,7 @@ import torch
 from conftest import tree_of
 
 from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place
-from fspad_ref.teaching.exact import law_of, law_of_text, normalised, total_variation
+from fspad_ref.teaching.exact import distribution_of, normalised, text_distribution, total_variation
 from fspad_ref.verify import verify, verify_by_rejection
 
 LEVELS = 3
@@ -100,7 +100,7 @@ def by_rejection(here: Context) -> dict:
         path, bonus = verify_by_rejection(here.tree, lambda v: here.at(v).p, lambda p: choose([p, 1 - p]) == 0, choose)
         return (*here.tree.token[path].tolist(), bonus)
 
-    return law_of(experiment)
+    return distribution_of(experiment)
 
 
 def by_rule(rule):
@@ -108,7 +108,7 @@ def by_rule(rule):
 
     def emitted(here: Context, node: int = 0) -> dict:
         found = defaultdict(Fraction)
-        for token, chance in law_of(lambda choose: rule(here.place(node), choose)).items():
+        for token, chance in distribution_of(lambda choose: rule(here.place(node), choose)).items():
             child = here.children[node].get(token)
             for rest, probability in ({(): 1} if child is None else emitted(here, child)).items():
                 found[token, *rest] += chance * probability
@@ -131,7 +131,7 @@ def targets_distribution(seed: int) -> dict:
 
 def distance_from_target(one_round, seed: int) -> Fraction:
     """Of the texts that are written round after round; what goes beyond the length is cut off."""
-    found = law_of_text(lambda text: one_round(context(seed, text)), (), context(seed, ()).length)
+    found = text_distribution(lambda text: one_round(context(seed, text)), (), context(seed, ()).length)
     return total_variation(found, targets_distribution(seed))
 
 

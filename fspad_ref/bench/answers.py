@@ -17,9 +17,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import InputError
@@ -41,13 +40,9 @@ def answer(prompt: Sequence[int], sampling: SamplingConfig, max_new_tokens: int,
 
 
 def answers(
-    target: Target,
-    prompts: Sequence[Sequence[int]],
-    sampling: SamplingConfig | Sequence[SamplingConfig],
-    max_new_tokens: int,
-    eos_token_id: int,
-    slots: int = 64,
-) -> list[list[int]]:
+    target: Target, prompts: Sequence[Sequence[int]], sampling: SamplingConfig | Sequence[SamplingConfig],
+    max_new_tokens: int, eos_token_id: int, slots: int = 64,
+) -> list[list[int]]:  # fmt: skip
     """The target's answers to many prompts, in their order; sampling settings are shared, or one per prompt."""
     each = [sampling] * len(prompts) if isinstance(sampling, SamplingConfig) else sampling
     jobs = [answer(p, one, max_new_tokens, eos_token_id) for p, one in zip(prompts, each, strict=True)]
@@ -85,7 +80,7 @@ def _start(batch: "_Batch", slot: int, waiting: Iterator[tuple[int, Job]], runni
             yield number, stop.value
             continue
         running[slot] = number, job
-        batch.clear(slot)
+        batch.cache.held[slot] = 0
         batch.append(slot, *wanted)
         return
 
@@ -94,47 +89,44 @@ class _Batch:
     """The slots: per slot the tokens still to be fed, how to draw after them, and its row of the cache."""
 
     def __init__(self, target: Target, slots: int, capacity: int):
-        self.target = target
-        self.cache = _SlotCache(target, slots, capacity)
+        self.target, self.cache = target, SlotCache(target.new_cache(capacity, batch=slots))
         self.feed: list[list[int]] = [[] for _ in range(slots)]
         self.sampling = [SamplingConfig()] * slots
-
-    def clear(self, slot: int) -> None:
-        self.cache.length[slot] = 0
 
     def append(self, slot: int, tokens: Sequence[int], sampling: SamplingConfig) -> None:
         """Text to feed before the next token is drawn; all of a long text but its last token is prefilled at once."""
         self.feed[slot], self.sampling[slot] = list(tokens), sampling
         if len(tokens) > PREFILL:
             row = self.cache.row(slot)
-            self.target.features(torch.tensor([list(tokens[:-1])], device=self.target.device), cache=row)
-            self.cache.length[slot] = row.length
-            self.feed[slot] = list(tokens[-1:])
+            self.target.features(torch.tensor([self.feed[slot][:-1]], device=self.target.device), cache=row)
+            self.cache.held[slot], self.feed[slot] = row.length, self.feed[slot][-1:]
 
     def step(self, running: Iterable[int]) -> dict[int, int]:
         """One forward pass over one token per running slot; returns the tokens drawn, slot by slot."""
         rows = sorted(running)
         ids = torch.tensor([[self.feed[slot].pop(0)] for slot in rows], device=self.target.device)  # (R, 1)
-        hidden = self.cache.forward(rows, ids)  # (R, D)
-        ready = [i for i, slot in enumerate(rows) if not self.feed[slot]]
+        positions, mask = self.cache.prepare(rows)
+        features = self.target.backbone(input_ids=ids, position_ids=positions, attention_mask=mask,
+                                        past_key_values=self.cache).last_hidden_state[:, 0]  # fmt: skip
+        self.cache.truncate(0)
+        alike: dict[tuple, list[int]] = {}  # rows that draw now, by temperature, top-p and top-k
+        for i, slot in enumerate(rows):
+            self.cache.held[slot] += 1
+            if not self.feed[slot]:
+                one = self.sampling[slot]
+                alike.setdefault((one.temperature, one.top_p, one.top_k), []).append(i)
         drawn: dict[int, int] = {}
-        for config in {(self.sampling[rows[i]].temperature, self.sampling[rows[i]].top_p, self.sampling[rows[i]].top_k)
-                       for i in ready}:  # fmt: skip
-            alike = [i for i in ready if self._settings(rows[i]) == config]
-            tokens = self._draw(hidden[alike], [rows[i] for i in alike])
-            drawn |= zip((rows[i] for i in alike), tokens, strict=True)
+        for group in alike.values():
+            slots = [rows[i] for i in group]
+            drawn |= zip(slots, self._draw(features[group], slots), strict=True)
         return drawn
 
-    def _settings(self, slot: int) -> tuple[float, float, int]:
-        one = self.sampling[slot]
-        return one.temperature, one.top_p, one.top_k
-
-    def _draw(self, hidden: Float[Tensor, "rows hidden"], slots: list[int]) -> list[int]:
+    def _draw(self, features: Float[Tensor, "rows hidden"], slots: list[int]) -> list[int]:
         """One token per row; all rows share temperature, top-p and top-k, each has its own seed and position."""
         config, noise = self.sampling[slots[0]], None
-        logits = at_least_float32(self.target.lm_head(hidden))  # (R, V)
+        logits = at_least_float32(self.target.lm_head(features))  # (R, V)
         if not config.greedy:
-            keys = [(self.sampling[slot].seed, torch.tensor([self.cache.length[slot]])) for slot in slots]
+            keys = [(self.sampling[slot].seed, torch.tensor([self.cache.held[slot]])) for slot in slots]
             uniform = torch.cat([position_uniforms(seed, position, logits.shape[1]) for seed, position in keys])
             noise = -torch.log(-torch.log(uniform)).to(logits.device)  # standard Gumbel, (R, V)
         tokens = choose(process_logits(logits, config), noise).tolist()
@@ -143,65 +135,31 @@ class _Batch:
         return tokens
 
 
-class _SlotCache(Cache):
-    """Keys and values of all slots; in a step every running row appends one position at its own length."""
+class SlotCache(KVCache):
+    """A KVCache in which every row has a length of its own; a step appends one position to some of the rows."""
 
-    def __init__(self, target: Target, slots: int, capacity: int):
-        config = target.config
-        super().__init__(layers=[_SlotLayer(self, index) for index in range(config.num_hidden_layers)])
-        self.store = target.new_cache(capacity, batch=slots)
-        self.target, self.length = target, [0] * slots
+    def __init__(self, empty: KVCache):
+        layers, _, slots, heads, capacity, width = empty.kv.shape
+        super().__init__(layers, heads, width, 0, batch=slots, dtype=empty.kv.dtype, device=empty.kv.device)
+        self.kv, self.capacity, self.held = empty.kv, capacity, [0] * slots
 
     def row(self, slot: int) -> KVCache:
         """One slot as a cache of its own, on the same storage."""
         row = KVCache(len(self.layers), 0, 0, 0)
-        row.kv, row.capacity = self.store.kv[:, :, slot : slot + 1], self.store.capacity
-        row.truncate(self.length[slot])
+        row.kv, row.capacity = self.kv[:, :, slot : slot + 1], self.capacity
+        row.truncate(self.held[slot])
         return row
 
-    def forward(self, rows: list[int], ids: Tensor) -> Float[Tensor, "rows hidden"]:
-        """The features of one token per row, whose keys and values are appended."""
-        device = ids.device
-        self.at = torch.tensor([self.length[slot] for slot in rows], device=device)  # (R,)
-        self.rows, self.end = torch.tensor(rows, device=device), int(self.at.max()) + 1
-        self.all = len(rows) == self.store.kv.shape[2]
-        mask = torch.arange(self.end, device=device) <= self.at[:, None]  # (R, end)
-        features = self.target.backbone(input_ids=ids, position_ids=self.at[:, None], past_key_values=self,
-                                        attention_mask=mask[:, None, None]).last_hidden_state  # fmt: skip
-        for slot in rows:
-            self.length[slot] += 1
-        return features[:, 0]
+    def prepare(self, rows: list[int]) -> tuple[Int[Tensor, "rows 1"], Bool[Tensor, "rows 1 1 end"]]:
+        """For a step of these rows: their positions, and what each may see."""
+        self.at = torch.tensor([self.held[slot] for slot in rows], device=self.kv.device)  # (R,)
+        self.rows, self.end = torch.tensor(rows, device=self.kv.device), int(self.at.max()) + 1
+        mask = torch.arange(self.end, device=self.kv.device) <= self.at[:, None]
+        return self.at[:, None], mask[:, None, None]
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, H, 1, d) keys and values to every row's own place; returns all that the rows hold, (R, H, end, d)."""
-        store = self.store.kv[layer]  # (2, slots, H, capacity, d)
+        """(R, H, 1, d) keys and values to every row's own place; returns what the rows hold, (R, H, end, d)."""
+        store = self.kv[layer]  # (2, slots, H, capacity, d)
         store[0, self.rows, :, self.at], store[1, self.rows, :, self.at] = keys[:, :, 0], values[:, :, 0]
         held = store[:, :, :, : self.end]
-        return tuple(held if self.all else held[:, self.rows])
-
-
-class _SlotLayer(CacheLayerMixin):
-    """One layer of a `_SlotCache`, in the shape that `transformers` models talk to."""
-
-    is_sliding = False
-
-    def __init__(self, owner: _SlotCache, index: int):
-        super().__init__()
-        self.owner, self.index, self.is_initialized = owner, index, True
-
-    def lazy_initialization(self, *_) -> None:
-        """Nothing to do: the storage exists from the start."""
-
-    def update(self, keys: Tensor, values: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
-        return self.owner.write(self.index, keys, values)
-
-    def get_seq_length(self, *_) -> int:
-        return 0
-
-    def get_mask_sizes(self, *_) -> tuple[int, int]:
-        return self.owner.end, 0
-
-    def get_max_length(self) -> int:
-        return self.owner.store.capacity
-
-    get_max_cache_shape = get_max_length  # the name before transformers 5.20
+        return tuple(held if len(self.rows) == held.shape[1] else held[:, self.rows])

@@ -93,17 +93,10 @@ def loops(tokens: Sequence[int], length: int = 8, times: int = 4) -> bool:
 
 
 def decode_questions(
-    target: Target,
-    methods: Mapping[str, Method],
-    questions: Sequence[Question],
-    *,
-    temperatures: Sequence[float] = (0.0, 1.0),
-    max_new_tokens: int = 128,
-    seed: int = 0,
-    repetitions: int = 1,
-    part: Path | None = None,
-    progress: Callable[..., Any] = tqdm,
-) -> pd.DataFrame:
+    target: Target, methods: Mapping[str, Method], questions: Sequence[Question], *,
+    temperatures: Sequence[float] = (0.0, 1.0), max_new_tokens: int = 128, seed: int = 0,
+    repetitions: int = 1, part: Path | None = None, progress: Callable[..., Any] = tqdm,
+) -> pd.DataFrame:  # fmt: skip
     """Answer every turn of every question plainly and by every method; all of it `repetitions` times over.
 
     Returns a table with a row for every answer: method, seed (of a draft's training; here 0), temperature, task,
@@ -127,14 +120,9 @@ def decode_questions(
 
 
 def answer_with_all(
-    target: Target,
-    methods: Mapping[str, Method],
-    question: Question,
-    temperature: float,
-    max_new_tokens: int,
-    seed: int = 0,
-    number: int = 0,
-) -> list[dict[str, Any]]:
+    target: Target, methods: Mapping[str, Method], question: Question, temperature: float,
+    max_new_tokens: int, seed: int = 0, number: int = 0,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Every turn of a question by every method, PLAIN among them; later turns see plain decoding's earlier answers.
 
     number: the order of the methods is drawn from it. An order that rotated could fall in step with the tasks.

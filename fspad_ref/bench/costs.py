@@ -16,7 +16,7 @@ alike. What is in caches and logits is made up: dense arithmetic takes its time 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,12 +77,6 @@ class Costs:
         """t_draft."""
         return self.extension + tree.depth * self.level(tree.top_k)
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Costs":
-        """Costs from plain data, as `save_record` writes them."""
-        curves = {name: Curve(*map(tuple, one.values())) for name, one in values.items() if isinstance(one, dict)}
-        return cls(**{**values, **curves})
-
 
 def predict_speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float | None = None) -> float:
     """Speedup over plain decoding of a draft that reaches `tau` with this tree.
@@ -112,17 +106,11 @@ def _speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float | None, p
 
 @torch.no_grad()
 def measure_costs(
-    target: Target,
-    draft: Draft,
-    *,
-    prompt: int = 64,
-    prefix: int = 128,
-    sampling: SamplingConfig | None = None,
-    total_tokens: Sequence[int] = (1, 8, 16, 24, 32, 48, 60, 96),
-    top_k: Sequence[int] = (1, 2, 4, 6, 8, 10),
-    repetitions: int = 20,
+    target: Target, draft: Draft, *, prompt: int = 64, prefix: int = 128,
+    sampling: SamplingConfig | None = None, total_tokens: Sequence[int] = (1, 8, 16, 24, 32, 48, 60, 96),
+    top_k: Sequence[int] = (1, 2, 4, 6, 8, 10), repetitions: int = 20,
     now: Callable[[], float] = time.perf_counter,
-) -> Costs:
+) -> Costs:  # fmt: skip
     """Medians over repetitions of every term, at these sizes of trees, with `prefix` tokens in both caches."""
     sampling = sampling or SamplingConfig()
     jobs = _jobs(target, draft, prompt, prefix, sampling, sorted(total_tokens), sorted(top_k))

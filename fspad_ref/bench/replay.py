@@ -66,16 +66,10 @@ class Recording:
 
 
 def record(
-    target: Target,
-    questions: Sequence[Question],
-    temperatures: Sequence[float],
-    *,
-    max_new_tokens: int = 128,
-    seed: int = 0,
-    batch: int = 32,
-    folder: Path | None = None,
+    target: Target, questions: Sequence[Question], temperatures: Sequence[float], *,
+    max_new_tokens: int = 128, seed: int = 0, batch: int = 32, folder: Path | None = None,
     progress: Callable[..., Any] = tqdm,
-) -> list[Recording]:
+) -> list[Recording]:  # fmt: skip
     """Let the target answer every turn of every question, plainly: the texts of `bench.decode_questions`.
 
     Same noise, same stop, same history (later turns see the earlier answers), hence the same tau when replayed.
@@ -168,12 +162,9 @@ def replay(draft: Draft, recording: Recording, tree: TreeConfig | None = None) -
 
 @torch.no_grad()
 def replay_many(
-    draft: Draft,
-    recordings: Sequence[Recording],
-    tree: TreeConfig,
-    batch: int = 32,
+    draft: Draft, recordings: Sequence[Recording], tree: TreeConfig, batch: int = 32,
     progress: Callable[..., Any] = tqdm,
-) -> list[list[int]]:
+) -> list[list[int]]:  # fmt: skip
     """For every recording its accepted counts, round by round; `batch` texts in lockstep."""
     accepted: list[list[int]] = [[] for _ in recordings]
     order = sorted(range(len(recordings)), key=lambda i: len(recordings[i].tokens))  # alike, so that they end together
@@ -265,13 +256,9 @@ class Texts:
 
 
 def expand_many(
-    draft: Draft,
-    texts: Texts,
-    number: Int[Tensor, "rows"],
-    root: Int[Tensor, "rows"],
-    cache: KVCache,
+    draft: Draft, texts: Texts, number: Int[Tensor, "rows"], root: Int[Tensor, "rows"], cache: KVCache,
     config: TreeConfig,
-) -> tuple[Float[Tensor, "rows scored"], Bool[Tensor, "rows scored"]]:
+) -> tuple[Float[Tensor, "rows scored"], Bool[Tensor, "rows scored"]]:  # fmt: skip
     """`tree.expand` for R roots, each at place root[i] of text number[i], row i of the cache.
 
     Returns the score of every node, in level order, and whether the path to it is what the text says. Only accepted

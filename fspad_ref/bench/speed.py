@@ -60,14 +60,9 @@ def labelled(target: Target, draft: Draft) -> Iterator[None]:
 
 
 def profile_rounds(
-    target: Target,
-    draft: Draft,
-    prompts: Sequence[list[int]],
-    *,
-    tree: TreeConfig | None = None,
-    sampling: SamplingConfig | None = None,
-    max_new_tokens: int = 64,
-) -> pd.DataFrame:
+    target: Target, draft: Draft, prompts: Sequence[list[int]], *, tree: TreeConfig | None = None,
+    sampling: SamplingConfig | None = None, max_new_tokens: int = 64,
+) -> pd.DataFrame:  # fmt: skip
     """Columns: stage, the rest and the whole round last; ms per round, its share; rounds; slowdown by the profiler.
 
     Every text is decoded twice, with the profiler and without, in an order that changes from text to text. Raises

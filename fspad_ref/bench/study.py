@@ -87,12 +87,9 @@ def run_study(config: StudyConfig) -> pd.DataFrame:
 
 
 def study(
-    target: Target,
-    dialogues: Sequence[Dialogue | Encoded],
-    questions: Sequence[Question],
-    config: StudyConfig,
-    progress: Progress = tqdm,
-) -> pd.DataFrame:
+    target: Target, dialogues: Sequence[Dialogue | Encoded], questions: Sequence[Question],
+    config: StudyConfig, progress: Progress = tqdm,
+) -> pd.DataFrame:  # fmt: skip
     """Record, train, replay; returns a row for every kind, seed and answer, see `replayed`."""
     recordings = record(target, questions, config.temperatures, max_new_tokens=config.max_new_tokens,
                         seed=config.noise_seed, batch=config.batch, folder=config.out / "recordings",
@@ -114,14 +111,9 @@ def study(
 
 
 def train_missing(
-    target: Target,
-    dialogues: Sequence[Dialogue | Encoded],
-    config: StudyConfig,
-    seed: int,
-    folder: Path,
-    features: Callable[[Batch], Tensor] | None = None,
-    progress: Progress = tqdm,
-) -> None:
+    target: Target, dialogues: Sequence[Dialogue | Encoded], config: StudyConfig, seed: int, folder: Path,
+    features: Callable[[Batch], Tensor] | None = None, progress: Progress = tqdm,
+) -> None:  # fmt: skip
     """Train the kinds that `folder` lacks, together; an interrupted training goes on from its checkpoint.
 
     Only the weights of the kinds differ, and each comes out as if it had been trained alone. So a kind that is asked

@@ -90,13 +90,9 @@ def tune(config: TuneConfig) -> pd.DataFrame:
 
 
 def tune_tree(
-    target: Target,
-    draft: Draft,
-    questions: Sequence[Question],
-    config: TuneConfig,
-    progress: Progress = tqdm,
-    now: Callable[[], float] = time.perf_counter,
-) -> tuple[TreeConfig, pd.DataFrame, Costs]:
+    target: Target, draft: Draft, questions: Sequence[Question], config: TuneConfig,
+    progress: Progress = tqdm, now: Callable[[], float] = time.perf_counter,
+) -> tuple[TreeConfig, pd.DataFrame, Costs]:  # fmt: skip
     """The four steps: the fastest tree, a table with a row for every tree, the best prediction first, and the costs.
 
     Columns: top_k, depth, total_tokens; tau by replay; predicted and ideal speedup, prefill included; for finalists

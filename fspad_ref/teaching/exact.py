@@ -139,7 +139,3 @@ def g_test(observed: Mapping[Hashable, int], distribution: Distribution) -> floa
     if sum(counts) < runs:
         return 0.0
     return float(power_divergence(counts, expected, lambda_="log-likelihood").pvalue)
-
-
-# Names of the first edition, for chapters that are not yet rewritten.
-Law, as_law, law_of, law_of_text = Distribution, as_distribution, distribution_of, text_distribution

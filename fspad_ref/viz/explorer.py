@@ -56,12 +56,9 @@ class Panel(w.VBox):
     """
 
     def __init__(
-        self,
-        controls: Sequence[w.Widget],
-        buttons: Sequence[w.Button] = (),
-        before: Sequence[w.Widget] = (),
+        self, controls: Sequence[w.Widget], buttons: Sequence[w.Button] = (), before: Sequence[w.Widget] = (),
         after: Sequence[w.Widget] = (),
-    ):
+    ):  # fmt: skip
         self.figure: Figure | None = None
         self.text = "Nothing has been drawn yet."
         self.status, self.error, self.picture, self.caption = w.HTML(), w.HTML(), w.HTML(), w.HTML()
@@ -188,13 +185,9 @@ class Explorer(Panel):
     """
 
     def __init__(
-        self,
-        bench: Workbench,
-        prompt: str = "",
-        tree: TreeConfig | None = None,
-        sampling: SamplingConfig | None = None,
-        max_new_tokens: int = 48,
-    ):
+        self, bench: Workbench, prompt: str = "", tree: TreeConfig | None = None,
+        sampling: SamplingConfig | None = None, max_new_tokens: int = 48,
+    ):  # fmt: skip
         self.bench, self.listeners = bench, []
         self.run: Run | None = None
         tree, sampling = tree or TreeConfig(), sampling or SamplingConfig()

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place
-from fspad_ref.teaching.exact import dice, g_test, law_of, total_variation
+from fspad_ref.teaching.exact import dice, distribution_of, g_test, total_variation
 from fspad_ref.tree import TreeConfig
 from fspad_ref.viz.runs import Round, Words, distribution
 from fspad_ref.viz.strips import visible
@@ -173,7 +173,8 @@ def trial(place: Place, rule: str, runs: int = 2000, seed: int = 0) -> Trial:
     emitted = [function(quick, choose) for _ in range(runs)]
     marks = sorted({round(least * (runs / least) ** (step / 12)) for step in range(13)})
     path = [(mark, g_test(Counter(emitted[:mark]), target)) for mark in marks]
-    return Trial(rule, place.words, target, law_of(lambda choose: function(place, choose)), Counter(emitted), path)
+    exact = distribution_of(lambda choose: function(place, choose))
+    return Trial(rule, place.words, target, exact, Counter(emitted), path)
 
 
 @styled
