@@ -32,8 +32,7 @@ def certify(target: Target, exact: Target, prompt: list[int], tokens: list[int],
     """Certify new `tokens` (n,) after `prompt` (T,). exact: Target(copy.deepcopy(target.model).double()), or alike."""
     text, T, n = torch.tensor([prompt + tokens], device=target.device), len(prompt), len(tokens)
     cache, parts = target.new_cache(T + n), text[:, :-1].split([T] + [1] * (n - 1), dim=1)
-    stepwise = torch.cat([target.features(part, cache=cache)[0, -1:] for part in parts])  # (n, D)
-    one = target.lm_head(stepwise).double()  # (n, V)
+    one = torch.cat([target.lm_head(target.features(part, cache=cache)[:, -1]) for part in parts]).double()  # (n, V)
     whole, true = (model.lm_head(model.features(text[:, :-1])[0, T - 1 :]).double() for model in (target, exact))
     error = torch.maximum((one - true).abs().amax(-1), (whole - true).abs().amax(-1))  # (n,)
     noise = None if sampling.greedy else GumbelNoise(sampling.seed, target.vocab_size, target.device).rows(T, n)
