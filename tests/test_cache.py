@@ -22,7 +22,7 @@ def test_keep_gathers_in_place_even_where_source_and_destination_overlap():
 
 def test_writing_beyond_the_capacity_is_refused():
     cache = KVCache(1, 1, 1, capacity=3)
-    with pytest.raises(InputError, match="at most 3 cached positions, found 4"):
+    with pytest.raises(InputError, match="at most 3 .*found 4"):
         cache.write(0, torch.zeros(1, 1, 4, 1), torch.zeros(1, 1, 4, 1))
 
 

@@ -9,6 +9,7 @@ from conftest import PROMPT, tiny_draft
 from fspad_ref import SamplingConfig, autoregressive_generate, fspad_generate, speculative_generate
 from fspad_ref.errors import InputError
 from fspad_ref.generate import Generation, Stop
+from fspad_ref.sampling import GumbelNoise
 
 
 def test_greedy_equals_transformers_own_generate(target, draft):
@@ -21,14 +22,14 @@ def test_greedy_equals_transformers_own_generate(target, draft):
 
 
 def test_model_generate_samples_with_its_own_settings(target, draft):
-    """With temperature, top-p and top-k; the seed comes from PyTorch's generator."""
+    """With temperature, top-p and top-k; the seed is PyTorch's. Longer than the blocks in which noise is made."""
     settings, ours = dict(temperature=0.8, top_p=0.9, top_k=7), dict(custom_generate=fspad_generate, draft=draft)
+    cap = dict(max_new_tokens=GumbelNoise.BLOCK + 8, eos_token_id=None)
     torch.manual_seed(5)
-    out = target.model.generate(torch.tensor([PROMPT]), max_new_tokens=20, do_sample=True, **settings, **ours)
+    out = target.model.generate(torch.tensor([PROMPT]), do_sample=True, pad_token_id=0, **settings, **cap, **ours)
     torch.manual_seed(5)
     sampling = SamplingConfig(**settings, seed=int(torch.randint(2**62, ())))
-    plain = autoregressive_generate(target, PROMPT, max_new_tokens=20, eos_token_id=1, sampling=sampling)
-    assert out[0].tolist() == PROMPT + plain.tokens
+    assert out[0].tolist() == PROMPT + autoregressive_generate(target, PROMPT, sampling=sampling, **cap).tokens
 
 
 @pytest.mark.parametrize("place", range(4))

@@ -84,5 +84,5 @@ def test_impossible_rows_yield_no_token():
     "name, value", [("temperature", math.inf), ("seed", -1), ("seed", 2**63), ("top_k", -1), ("top_p", 1.1)]
 )
 def test_settings_outside_their_range_are_refused(name, value):
-    with pytest.raises(ConfigError, match=f"expected {name} .*found {value!r}.*Set {name}"):
+    with pytest.raises(ConfigError, match=f"{name} .*found {value!r}"):
         SamplingConfig(**{name: value})

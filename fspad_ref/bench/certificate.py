@@ -19,7 +19,8 @@ from fspad_ref.target import Target
 
 
 class Certificate(NamedTuple):
-    """Per token (n,): is it explained, and e. Flips: tokens that plain decoding draws differently; its two passes."""
+    """explained, error: per token (n,), whether rounding explains it, and e. flips: tokens that plain decoding, one at
+    a time along the text, draws differently; plain_flips: how often its two passes differ."""
 
     explained: torch.Tensor
     error: torch.Tensor
@@ -28,11 +29,10 @@ class Certificate(NamedTuple):
 
 
 def certify(target: Target, exact: Target, prompt: list[int], tokens: list[int], sampling) -> Certificate:
-    """Certify the new `tokens` (n,) after `prompt` (T,); `exact` is the same target in float64."""
+    """Certify new `tokens` (n,) after `prompt` (T,). exact: Target(copy.deepcopy(target.model).double()), or alike."""
     text, T, n = torch.tensor([prompt + tokens], device=target.device), len(prompt), len(tokens)
     cache, parts = target.new_cache(T + n), text[:, :-1].split([T] + [1] * (n - 1), dim=1)
-    stepwise = torch.cat([target.features(part, cache=cache)[0, -1:] for part in parts])  # (n, D)
-    one = target.lm_head(stepwise).double()  # (n, V)
+    one = torch.cat([target.lm_head(target.features(part, cache=cache)[:, -1]) for part in parts]).double()  # (n, V)
     whole, true = (model.lm_head(model.features(text[:, :-1])[0, T - 1 :]).double() for model in (target, exact))
     error = torch.maximum((one - true).abs().amax(-1), (whole - true).abs().amax(-1))  # (n,)
     noise = None if sampling.greedy else GumbelNoise(sampling.seed, target.vocab_size, target.device).rows(T, n)
