@@ -8,7 +8,7 @@ from conftest import tiny_target
 
 from fspad_ref import SamplingConfig, autoregressive_generate
 from fspad_ref.bench.answers import PREFILL, answer, answers, run_jobs
-from fspad_ref.commands.select import grams, loops, split, usable
+from fspad_ref.commands.select import grams, loops, usable
 from fspad_ref.errors import InputError
 
 EOS = 1
@@ -74,10 +74,3 @@ def test_what_is_left_out_and_why():
     kept = list(usable(records, grams([thirteen.upper()]), Letters(), left_out))
     assert [one["id"] for one in kept] == [0, 5]
     assert dict(left_out) == {"without a question": 1, "asked before": 1, "like the benchmark's": 1, "looping": 1}
-
-
-def test_a_split_too_small_is_refused():
-    with pytest.raises(InputError, match="fewer for conversation"):
-        split([record(i, f"{i}?") for i in range(9)], 2, 2)
-
-

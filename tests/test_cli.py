@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import io
 import subprocess
 import sys
 import types
@@ -15,7 +14,6 @@ import torch
 from fspad_ref import __main__ as cli
 from fspad_ref.commands import check, demo, generate
 from fspad_ref.errors import InputError
-from fspad_ref.viz.strips import Pieces
 
 
 @pytest.fixture
@@ -105,23 +103,6 @@ class Letters:
 
     def decode(self, ids: list[int], **_: object) -> str:
         return "".join(chr(97 + token) for token in ids)
-
-
-def test_accepted_tokens_are_marked() -> None:
-    out = io.StringIO()
-    on_round = generate.print_marked(Pieces(Letters()), out, "marks")
-    on_round([0], 0)
-    on_round([1, 2, 3], 2)
-    assert out.getvalue() == "a‹bc›d"
-
-
-def test_prompts_come_from_the_argument_or_from_standard_input() -> None:
-    assert generate.read_prompt(io.StringIO(" two\nlines \n")) == "two\nlines"
-    with pytest.raises(InputError, match="found none"):
-        generate.read_prompt(io.StringIO("\n"))
-    assert generate.encode_prompt(Letters(), "abc", raw=True) == [0, 1, 2]
-    with pytest.raises(InputError, match="chat template"):
-        generate.encode_prompt(Letters(), "abc", raw=False)
 
 
 def test_generate_prints_the_same_text_with_and_without_a_draft(monkeypatch, tmp_path, capsys, target, draft) -> None:

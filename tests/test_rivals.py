@@ -12,7 +12,7 @@ from conftest import tiny_draft, tiny_target
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate
 from fspad_ref.bench import rivals
 from fspad_ref.bench.bench import Speculative
-from fspad_ref.bench.replay import acceptance_rates, draft_guesses
+from fspad_ref.bench.replay import acceptance_rates
 from fspad_ref.errors import ConfigError, InputError, TargetMismatch
 from fspad_ref.tree import DynamicTree, Grower
 
@@ -93,14 +93,6 @@ def test_transformers_methods_count_forwards_of_the_target(target, name):
     one, two, other = (method.decode(PROMPT, 30, SamplingConfig(1.0, seed=seed), None) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     assert one == two and one.tokens != other.tokens and len(one.tokens) == 30, "the seed alone decides"
-
-
-def test_heads_are_residual_blocks_that_begin_as_the_targets_own_guess(target):
-    x, medusa = target.features(torch.tensor([PROMPT]))[0], random_medusa(target, 2)
-    assert torch.equal(rivals.Medusa(target, 2)(x), x.expand(2, -1, -1))
-    for k in range(2):
-        torch.testing.assert_close(medusa(x)[k], x + F.silu(x @ medusa.weight[k] + medusa.bias[k]))
-    assert {name for name, _ in medusa.named_parameters()} == {"weight", "bias"}, "the target's weights stay its own"
 
 
 def test_losses_by_hand(target):
@@ -236,18 +228,3 @@ def test_rates_by_hand(target):
     torch.testing.assert_close(rates, torch.tensor([[3 / 5, 1 / 5], [1 / 3, 1 / 3], [0, 0]], dtype=torch.float64))
     with pytest.raises(InputError, match="two response tokens"):
         acceptance_rates(target, guess, [(text, [False] * 7)])
-
-
-def test_guesses_along_a_text_are_those_of_chains(target, draft):
-    """Every place at once gives what a chain through the draft gives at each place."""
-    ids = torch.tensor([[2, 9, 4, 17, 5, 23, 8, 1]])
-    features, T = target.features(ids), ids.shape[1]
-    for d, logits in enumerate(draft_guesses(draft, levels=4)(features, ids), start=1):
-        assert logits.shape == (T - 1 - d, 31)
-        for t in range(T - 1 - d):
-            fed = features[:, : t + 1]
-            for step in range(1, d + 1):
-                out = draft(fed, ids[:, 1 : t + step + 1])
-                fed = torch.cat((fed, out.aligned_feature[:, -1:]), dim=1)
-            torch.testing.assert_close(logits[t], target.lm_head(out.logit_feature[0, -1]))
-    assert d == 4
