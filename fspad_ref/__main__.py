@@ -31,11 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name not in COMMANDS:
-        asked = name in ("-h", "--help")
-        head = "" if asked else f"expected one of the commands below, found {name!r}\n\n"
+        head = "" if (asked := name in ("-h", "--help")) else f"expected one of the commands below, found {name!r}\n\n"
         head += "usage: python -m fspad_ref COMMAND [options]; COMMAND --help lists its options\n\n"
-        lines = [f"  {command:10}{COMMANDS[command].summary}" for command in COMMANDS]
-        print(head + "\n".join(lines), file=sys.stdout if asked else sys.stderr)
+        head += "\n".join(f"  {command:10}{COMMANDS[command].summary}" for command in COMMANDS)
+        print(head, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     import tyro  # only now, as the command's module: help should come at once
 
