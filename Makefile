@@ -2,6 +2,7 @@
 # make test    import contracts, ruff, pytest, and every chapter against its stored outputs
 # make notebooks    run all chapters from top to bottom and write them back with their outputs
 # make lab     open JupyterLab
+# make results measure what is missing in data/results (hours; delete a file there to measure it again)
 # Each does its own set-up in .venv, once. pip's own variables work from outside: where plain torch would bring gigabytes
 # of CUDA that you do not need, put the address of PyTorch's index of CPU builds into PIP_EXTRA_INDEX_URL.
 
@@ -14,7 +15,7 @@ STAMP := .venv/.installed
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout=300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint notebooks lab clean
+.PHONY: help setup demo test lint notebooks lab results clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -46,6 +47,25 @@ notebooks: $(STAMP)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab
+
+R := data/results
+F := $(BIN)/python -m fspad_ref
+DRAFTS := --drafts data/old/drafts/eagle data/old/drafts/fspad --tuned $(R)/tune-eagle.json $(R)/tune-fspad.json
+
+# A file that is there is done, whatever is newer.
+results: $(R)/study.csv $(R)/speed.json
+
+$(R)/study.csv: | $(STAMP)
+	$(F) study --results $@
+
+$(R)/tune-%.json: | $(STAMP)
+	$(F) tune --draft data/old/drafts/$* --out $@
+
+$(R)/bench.csv: | $(R)/tune-eagle.json $(R)/tune-fspad.json
+	$(F) bench $(DRAFTS) --repetitions 3 --out $@
+
+$(R)/speed.json: | $(R)/bench.csv
+	$(F) speed $(DRAFTS) --answers $(R)/bench.csv --out $@
 
 clean:
 	rm -rf out build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

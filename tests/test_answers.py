@@ -1,6 +1,7 @@
 """Many texts at once are the texts of the plain loop; dialogues are selected as their command says."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,11 +57,6 @@ def test_loops_are_eight_tokens_four_times():
     assert loops(once * 4) and not loops(once * 3) and not loops(list(range(100)))
 
 
-class Letters:
-    def encode(self, text, add_special_tokens):
-        return [ord(letter) for letter in text]
-
-
 def record(number, question, reply="a fine answer", task="qa"):
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
     return {"id": number, "task": task, "messages": messages if question else [], "tokens": [3]}
@@ -70,7 +66,7 @@ def test_what_is_left_out_and_why():
     thirteen = " ".join(f"word{i}" for i in range(13))
     records = [record(0, "Who?"), record(1, ""), record(2, "who? "), record(3, f"Well, {thirteen} and so on"),
                record(4, "Why?", "same old " * 40), record(5, thirteen.rsplit(" ", 1)[0] + " other")]  # fmt: skip
-    left_out = Counter()
-    kept = list(usable(records, grams([thirteen.upper()]), Letters(), left_out))
+    left_out, letters = Counter(), SimpleNamespace(encode=lambda text, **_: [ord(letter) for letter in text])
+    kept = list(usable(records, grams([thirteen.upper()]), letters, left_out))
     assert [one["id"] for one in kept] == [0, 5]
     assert dict(left_out) == {"without a question": 1, "asked before": 1, "like the benchmark's": 1, "looping": 1}

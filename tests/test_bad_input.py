@@ -129,7 +129,7 @@ TABLE = [  # how, error, expected, what to do, {found: arguments}
       for settings in ({}, dict(plain=True), dict(sampling=SamplingConfig(1.0, top_p=0.9)))),  # 7: inside a tree
     (sample, ConfigError, "temperature >= 0", "Set", {"-0.1": {"temperature": -0.1}, "nan": {"temperature": math.nan}}),
     (sample, ConfigError, "top_p in (0, 1]", "Set", {str(value): {"top_p": value} for value in (0.0, 1.01, math.nan)}),
-    (sample, ConfigError, "top_k a whole number >= 0", "Set top_k", {"-1": {"top_k": -1}, "0.5": {"top_k": 0.5}}),
+    (sample, ConfigError, "top_k a whole number >= 0", "Set top_k", {"-1": {"top_k": -1}}),
     (sample, ConfigError, "seed a whole number in [0, 2**63)", "Set seed", {"9223": {"seed": 2**63}}),
     *((grow, ConfigError, f"{name} to be a whole number >= 1", "Set it to at least 1", {
         "0": {name: 0}, "-1": {name: -1}}) for name in ("top_k", "depth", "total_tokens")),

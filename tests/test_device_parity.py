@@ -92,12 +92,11 @@ def test_all_nodes_at_once_equals_one_after_another(device):
 TREE = TreeConfig(top_k=3, depth=2, total_tokens=12)
 
 
-def one_round(target, draft, sampling: SamplingConfig, watch):
+def one_round(target, draft, chooser: Chooser, watch):
     """A round up to its verdict; tree growth, draws and verification run inside `watch()`."""
     ids = torch.tensor([PROMPT], device=target.device)
     cache, draft_cache = target.new_cache(32), draft.new_cache(32)
     features = target.features(ids[:, :-1], cache=cache)
-    chooser = Chooser(sampling, target)
     with watch():
         tree = grow_tree(draft, features, ids, TREE, draft_cache)
         node_features = target.tree_features(tree.token, tree.depth, tree.ancestors, cache)
@@ -111,8 +110,11 @@ def test_growth_and_verification_never_read_a_number(temperature, kind):
     """And where one is read, as the loop must once per round, the mode notices: the test could fail."""
     target = tiny_target()
     draft = tiny_draft(target, feature_sampling=KINDS[kind][0], partial_alignment=KINDS[kind][1])
+    chooser = Chooser(SamplingConfig(temperature, seed=1), target)
+    if chooser.noise:  # on a CPU the host makes it, beforehand
+        chooser.noise.rows(len(PROMPT), TREE.levels + 1)
     with FakeTensorMode(allow_non_fake_inputs=True):  # the weights are real, all that is computed with them is not
-        verdict = one_round(target, draft, SamplingConfig(temperature, seed=1), nullcontext)
+        verdict = one_round(target, draft, chooser, nullcontext)
         assert verdict.path.shape == verdict.tokens.shape == (TREE.levels + 1,)
         with pytest.raises(DataDependentOutputException):
             verdict.accepted.item()
@@ -145,7 +147,8 @@ def test_the_gpu_never_waits_inside_a_round(temperature):
     """And at the read after it, it does: the test could fail."""
     target = tiny_target()
     target.model.cuda()
-    verdict = one_round(target, tiny_draft(target), SamplingConfig(temperature, seed=1), no_sync)
+    chooser = Chooser(SamplingConfig(temperature, seed=1), target)
+    verdict = one_round(target, tiny_draft(target), chooser, no_sync)
     with no_sync(), pytest.raises(RuntimeError, match="synchroniz"):
         verdict.accepted.item()
     assert 0 <= verdict.accepted.item() <= TREE.levels

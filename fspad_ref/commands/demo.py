@@ -70,9 +70,7 @@ def demo(config: DemoConfig) -> None:
 
     save_record(config.out / "results.json", {"summary": summary, "loss": record.loss, "tau": record.tau})
     for value, label in (("tau", "tau: tokens per forward pass"), ("speedup", "speedup over plain decoding")):
-        rows = summary[summary.method != PLAIN].rename(columns={
-            value: "value", f"{value}_low": "low", f"{value}_high": "high"})  # fmt: skip
-        bars(rows, label).savefig(config.out / f"{value}.png")
+        bars(summary[summary.method != PLAIN], value, label).savefig(config.out / f"{value}.png")
     draw_training(record).savefig(config.out / "training.png")
     print(f"\n4. Figures and results.json are in {config.out}. Done in {(time.monotonic() - began) / 60:.1f} minutes.")
 
