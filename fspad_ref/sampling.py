@@ -14,6 +14,7 @@ some node of some tree, meets the same noise. Hence the text depends on (target,
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,26 +110,41 @@ class GumbelNoise:
         """Noise for the tokens at absolute positions first .. first + count - 1."""
         if first < self._first or first + count > self._first + self._rows.shape[0]:
             self._first = first
-            positions = torch.arange(first, first + max(count, self.BLOCK), device=self.device)
-            uniform = position_uniforms(self.seed, positions, self.vocab_size)
-            self._rows = -torch.log(-torch.log(uniform))  # standard Gumbel
+            positions = range(first, first + max(count, self.BLOCK))
+            uniform = position_uniforms(self.seed, positions, self.vocab_size, self.device)
+            self._rows = gumbel(uniform)
         start = first - self._first
         return self._rows[start : start + count]
 
 
-def position_uniforms(seed: int, positions: Int[Tensor, "n"], width: int) -> Float[Tensor, "n width"]:
+def gumbel(uniform: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+    """Standard Gumbel noise from uniforms: G = -log(-log U)."""
+    return -torch.log(-torch.log(uniform))
+
+
+def position_uniforms(
+    seed: int, positions: Sequence[int], width: int, device: torch.device | str = "cpu"
+) -> Float[Tensor, "n width"]:
     """Uniforms strictly inside (0, 1), 53 bits each, a pure function of (seed, position, column)."""
-    if positions.device.type == "cpu":  # numpy makes the same words in C, 20 times as fast
-        before = (((position << 64) - 1) % 2**256 for position in positions.tolist())  # it counts up, then draws
-        words = np.stack([np.random.Philox(key=seed, counter=one).random_raw(width) for one in before])  # (n, width)
-        uniform = torch.from_numpy((words >> 11).astype(np.float64))  # the top 53 bits
-    else:
-        blocks = torch.arange((width + 3) // 4, device=positions.device)
-        counter = torch.broadcast_tensors(blocks[None, :], positions[:, None])  # both (n, width / 4)
-        words = torch.stack(philox4x64(counter[0], counter[1], seed), dim=-1)  # (n, width / 4, 4)
-        uniform = ((words.flatten(1)[:, :width] >> 11) & (2**53 - 1)).double()
+    words = (numpy_words if torch.device(device).type == "cpu" else torch_words)(seed, positions, width, device)
+    mantissa = (words >> 11) & (2**53 - 1)  # the top 53 bits
     # The half keeps 0 out; for the largest mantissa it would round up to 1, which the clamp keeps out.
-    return uniform.add_(0.5).mul_(2.0**-53).clamp_(max=1 - 2.0**-53)
+    return ((mantissa.double() + 0.5) * 2.0**-53).clamp(max=1 - 2.0**-53)
+
+
+def torch_words(seed: int, positions: Sequence[int], width: int, device) -> Int[Tensor, "n width"]:
+    """Random words of 64 bits, on any device: word w of a position is in the block of counter (w // 4, position)."""
+    blocks = torch.arange((width + 3) // 4, device=device)
+    rows = torch.as_tensor(positions, device=device)[:, None]
+    counter = torch.broadcast_tensors(blocks[None, :], rows)  # both (n, width / 4)
+    return torch.stack(philox4x64(counter[0], counter[1], seed), dim=-1).flatten(1)[:, :width]
+
+
+def numpy_words(seed: int, positions: Sequence[int], width: int, _) -> Int[Tensor, "n width"]:
+    """The same words, made in C: on a CPU this is 20 times as fast. numpy counts up before it draws, hence the -1."""
+    counters = (((position << 64) - 1) % 2**256 for position in positions)
+    words = [np.random.Philox(key=seed, counter=counter).random_raw(width) for counter in counters]
+    return torch.from_numpy(np.stack(words).view(np.int64))
 
 
 # --- Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) -------------------------

@@ -8,7 +8,16 @@ import torch
 from scipy import stats
 
 from fspad_ref.errors import ConfigError
-from fspad_ref.sampling import GumbelNoise, SamplingConfig, choose, philox4x64, position_uniforms, process_logits
+from fspad_ref.sampling import (
+    GumbelNoise,
+    SamplingConfig,
+    choose,
+    numpy_words,
+    philox4x64,
+    position_uniforms,
+    process_logits,
+    torch_words,
+)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**62 + 12345, 2**63 - 1])
@@ -19,18 +28,20 @@ def test_philox_is_numpys(seed):
     # numpy counts up before its first block, so its block 1 is the first it emits
     theirs = np.random.Philox(counter=[0, position, 0, 0], key=[seed, 0]).random_raw(4 * blocks)
     assert (ours == theirs).all()
+    here, there = (make(seed, [0, 1, position], 13, "cpu") for make in (numpy_words, torch_words))
+    assert here.equal(there), "the noise is the same on a CPU and on a GPU"
 
 
 def test_uniforms_lie_strictly_inside_and_are_uniform():
-    u = position_uniforms(7, torch.arange(50), 1001)
+    u = position_uniforms(7, range(50), 1001)
     assert u.shape == (50, 1001) and u.min() > 0 and u.max() < 1
     assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-3
 
 
 @pytest.mark.parametrize("word", [0, -1], ids=["no bit set", "all bits set"])
 def test_the_extreme_mantissas_give_finite_noise(monkeypatch, word):
-    monkeypatch.setattr("fspad_ref.sampling.philox4x64", lambda *_: [torch.full((1, 1), word)] * 4)
-    u = position_uniforms(0, torch.arange(1), 4)
+    monkeypatch.setattr("fspad_ref.sampling.numpy_words", lambda *_: torch.full((1, 4), word))
+    u = position_uniforms(0, range(1), 4)
     assert 0 < u.min() and u.max() < 1
 
 

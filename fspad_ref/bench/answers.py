@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import InputError
-from fspad_ref.sampling import SamplingConfig, at_least_float32, choose, position_uniforms, process_logits
+from fspad_ref.sampling import SamplingConfig, at_least_float32, choose, gumbel, position_uniforms, process_logits
 from fspad_ref.target import Target
 
 Job = Generator[tuple[Sequence[int], SamplingConfig], int, Any]
@@ -126,9 +126,9 @@ class _Batch:
         config, noise = self.sampling[slots[0]], None
         logits = at_least_float32(self.target.lm_head(features))  # (R, V)
         if not config.greedy:
-            keys = [(self.sampling[slot].seed, torch.tensor([self.cache.held[slot]])) for slot in slots]
+            keys = [(self.sampling[slot].seed, [self.cache.held[slot]]) for slot in slots]
             uniform = torch.cat([position_uniforms(seed, position, logits.shape[1]) for seed, position in keys])
-            noise = -torch.log(-torch.log(uniform)).to(logits.device)  # standard Gumbel, (R, V)
+            noise = gumbel(uniform).to(logits.device)  # (R, V)
         tokens = choose(process_logits(logits, config), noise).tolist()
         if -1 in tokens:
             raise InputError("expected finite logits, found NaN or only impossible tokens. Check the target's weights.")
