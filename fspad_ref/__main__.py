@@ -1,6 +1,6 @@
 """The command line: `python -m fspad_ref COMMAND`. tyro makes each command's options from its config dataclass.
 
-Exit status: 0; 1 where a command returns False (`check` found a fault); 2 for an error or wrong usage; 130 for Ctrl-C.
+Exit status: 0; 1 where a command returns False (`check` found a fault); 2 for an error or wrong usage; 130 on Ctrl-C.
 """
 
 import importlib
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nStopped. Files are written whole or not at all, so none is broken.", file=sys.stderr)
+        print("\nStopped. Run the command again to go on or to begin anew; no file is left broken.", file=sys.stderr)
         return 130
 
 

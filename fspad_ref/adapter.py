@@ -26,7 +26,7 @@ ROW_BY_ROW = (given.TemperatureLogitsWarper, given.TopKLogitsWarper, given.TopPL
               given.RepetitionPenaltyLogitsProcessor, given.NoRepeatNGramLogitsProcessor)  # fmt: skip
 # Those that remember the last call, and so the text in its order: a tree asks in another.
 WITH_MEMORY = (given.UnbatchedClassifierFreeGuidanceLogitsProcessor, given.SynthIDTextWatermarkLogitsProcessor)
-# Settings of generate that change what is returned or how is searched.
+# Settings of generate that change what is returned or how the search is done.
 REFUSED = ("num_beams", "num_return_sequences", "penalty_alpha", "dola_layers", "prompt_lookup_num_tokens",
            "assistant_early_exit", "return_dict_in_generate", "output_scores", "output_logits", "output_attentions",
            "output_hidden_states", "cache_implementation")  # fmt: skip
@@ -122,7 +122,7 @@ def per_node(processor: Callable) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _refuse_settings(config: Any, caller: Any) -> None:
-    """ConfigError for what cannot be honoured. caller: generate's frame, the one place where what it drops is seen."""
+    """ConfigError for what cannot be honoured. caller: generate's frame, which alone has the dropped arguments."""
     wrong = {name: getattr(config, name, None) for name in REFUSED}
     one = ("num_beams", "num_return_sequences")  # for which 1 asks for nothing, too
     wrong = [f"{name}={value!r}" for name, value in wrong.items() if value and not (name in one and value == 1)]

@@ -64,7 +64,7 @@ def read_dialogues(path: str | os.PathLike) -> list[Dialogue]:
 
     ShareGPT: `{"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}, ...]}`; messages:
     `{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}, ...]}`. A system message
-    may stand at the start. What is no question with its answer behind it is left out, records without any are skipped,
+    may stand at the start. Messages outside question-answer pairs are left out, records without a pair are skipped,
     and a warning counts both. Raises InputError, naming file and record, for other formats.
     """
     found = [_dialogue(record, where) for record, where in _records(path)]
@@ -194,7 +194,7 @@ def encode(dialogue: Dialogue, tokenizer: Any) -> tuple[list[int], list[bool]]:
             answer = answered[len(prompt) :]
             end = answer.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in answer else len(answer)
             response[len(prompt) : len(prompt) + end] = [True] * end
-    advice = "The chat template merges tokens where an answer begins: give the tokenizer another."
+    advice = "The chat template merges tokens where an answer begins: use a different template."
     require(any(response), InputError, "an answer that continues the ids of its prompt", "none", advice)
     return ids, response
 

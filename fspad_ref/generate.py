@@ -8,9 +8,9 @@ A round of speculative decoding, between two target forwards:
     verify    walk the tree along the drawn tokens
     keep      the accepted path stays in the target's cache, the rest is forgotten
 
-These are lines of the loop in `speculative_generate`. There is no other such loop: baselines that grow other trees
-take the draft's place, as a `Grower`. Both loops draw token number i of the text with the same noise, so for one seed
-they emit the same tokens.
+These are lines of the loop in `speculative_generate`. Baselines that grow other trees take the draft's place in it, as
+a `Grower`; bench/static.py has the same loop in shapes that never change. Both loops here draw token number i of the
+text with the same noise, so for one seed they emit the same tokens.
 """
 
 import math

@@ -57,7 +57,7 @@ def read_official(path: Path, target: Target) -> tuple[dict[str, Any], dict[str,
     tensors = {ours: found.pop(theirs) for theirs, ours in OFFICIAL_NAMES.items() if theirs in found}
     eagle3 = "d2t" in found or any(name.startswith("midlayer.") for name in found)
     missing = ", ".join(needed for needed in NEEDED if needed not in tensors)
-    found_instead = "one of EAGLE-3, another model" if eagle3 else f"no tensor for our {missing}"
+    found_instead = "an EAGLE-3 draft, which is a different model" if eagle3 else f"no tensor for our {missing}"
     expected = f"a draft of EAGLE, EAGLE-2 or FSPAD in {path}"
     require(not missing, CheckpointError, expected, found_instead, "Give the file of such a draft.")
     for name, own in (("embed_tokens.weight", target.embed.weight), ("lm_head.weight", target.lm_head.weight)):

@@ -2,7 +2,7 @@
 
 The method asks five things of a target: logits = lm_head(feature); keys and values of one size, from which a rejected
 branch can be taken out again; attention that takes any mask; rotary positions that mean the same in every forward pass;
-and an embedding and lm_head at hand. Some families fail without a sign, so only those are taken that tests hold to it.
+and an embedding and lm_head at hand. Some families fail silently, so only families that the tests cover are accepted.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ def refuse_unsupported(config: Any) -> None:
         (layers, "full attention in every layer", f"layers of {', '.join(layers)}: their cache cannot roll back"),
         (config.model_type not in TESTED, f"a family that is tested ({', '.join(TESTED)})", "another architecture"),
         (getattr(config, "use_bidirectional_attention", None), "causal attention", "use_bidirectional_attention"),
-        (rope.get("rope_type") == "longrope", "RoPE of the position alone", "longrope, which asks for the longest"),
+        (rope.get("rope_type") == "longrope", "RoPE of the position alone", "longrope, which depends on the longest"),
         (part != 1.0, "RoPE over whole heads, as the draft has it", f"partial_rotary_factor={part}"),
     ):
         found = f"{config.model_type} with {found}"

@@ -3,7 +3,7 @@
     embed     token ids -> embeddings e                              (B, T) -> (B, T, D)
     features  token ids -> features f                                (B, T) -> (B, T, D)
     lm_head   features -> logits of the *next* token                 (B, T, D) -> (B, T, V)
-    tree      the nodes of a draft tree -> their features, one forward  (1, N) -> (1, N, D)
+    tree_features  the nodes of a draft tree -> their features, in one forward pass  (N,) -> (N, D)
 
 A *feature* f_t is the last hidden state at position t, after the final norm: everything the target knows about
 token t+1, one linear map away from its logits (FSPAD; EAGLE, section 2).

@@ -31,7 +31,6 @@ def test_answers_are_those_of_the_plain_loop(slots):
 
 
 def test_a_job_may_go_on_after_its_text():
-    """A job that appends a second question continues the same text: the plain loop's, given all of the text so far."""
     target, sampling = tiny_target(), SamplingConfig(1.0, seed=4)
 
     def two_turns():
@@ -44,9 +43,8 @@ def test_a_job_may_go_on_after_its_text():
 
 
 def test_texts_beyond_the_targets_positions_are_refused():
-    target = tiny_target()
     with pytest.raises(InputError, match="at most"):
-        answers(target, [[2, 3]], SamplingConfig(), target.max_positions, EOS)
+        answers(target := tiny_target(), [[2, 3]], SamplingConfig(), target.max_positions, EOS)
 
 
 # ---- selecting ----

@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from fspad_ref.cache import KVCache
@@ -44,6 +44,8 @@ def answers(
     max_new_tokens: int, eos_token_id: int, slots: int = 64,
 ) -> list[list[int]]:  # fmt: skip
     """The target's answers to many prompts, in their order; sampling settings are shared, or one per prompt."""
+    if not all(prompts):
+        raise InputError("expected prompts of at least one token, found an empty one. Give the model some text.")
     each = [sampling] * len(prompts) if isinstance(sampling, SamplingConfig) else sampling
     jobs = [answer(p, one, max_new_tokens, eos_token_id) for p, one in zip(prompts, each, strict=True)]
     longest = max(map(len, prompts), default=0) + max_new_tokens
@@ -56,6 +58,8 @@ def run_jobs(target: Target, jobs: Iterable[Job], slots: int, capacity: int) -> 
     """Run jobs in `slots` slots of `capacity` positions; yields (number of the job, what it returned) as they end."""
     if capacity > target.max_positions:
         raise InputError(f"expected texts of at most {target.max_positions} tokens, found {capacity}. Shorten them.")
+    if target.devices:
+        raise InputError("expected a target on one device, found one spread by device_map. Load it without that.")
     batch, waiting = _Batch(target, slots, capacity), enumerate(jobs)
     running: dict[int, tuple[int, Job]] = {}
     for slot in range(slots):
@@ -150,11 +154,15 @@ class SlotCache(KVCache):
         row.truncate(self.held[slot])
         return row
 
-    def prepare(self, rows: list[int]) -> tuple[Int[Tensor, "rows 1"], Bool[Tensor, "rows 1 1 end"]]:
+    def prepare(self, rows: list[int]) -> tuple[Int[Tensor, "rows 1"], Float[Tensor, "rows 1 1 end"]]:
         """For a step of these rows: their positions, and what each may see."""
         self.at = torch.tensor([self.held[slot] for slot in rows], device=self.kv.device)  # (R,)
         self.rows, self.end = torch.tensor(rows, device=self.kv.device), int(self.at.max()) + 1
-        mask = torch.arange(self.end, device=self.kv.device) <= self.at[:, None]
+        if self.end > self.capacity:
+            raise InputError(f"expected texts of at most {self.capacity} tokens, found a longer one. Allow more.")
+        hidden = torch.arange(self.end, device=self.kv.device) > self.at[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.kv.dtype, device=self.kv.device)  # eager adds it
+        mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)
         return self.at[:, None], mask[:, None, None]
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ summary counts in how many answers they did.
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import Grower, TreeConfig
 
-PLAIN = "vanilla"
+PLAIN = "plain decoding"
 Ids, Eos = list[int] | Tensor, int | list[int] | None
 
 
@@ -84,9 +83,13 @@ def noise_seed(seed: int, question_id: int, turn: int) -> int:
 
 
 def loops(tokens: Sequence[int], length: int = 8, times: int = 4) -> bool:
-    """Whether some `length` tokens in a row occur `times` times in a text: such texts are easy to guess."""
-    pieces = Counter(tuple(tokens[i : i + length]) for i in range(len(tokens) - length + 1))
-    return max(pieces.values(), default=0) >= times
+    """Whether some `length` tokens in a row stand at `times` places that do not overlap: easy to guess."""
+    places: dict[tuple, list[int]] = {}
+    for i in range(len(tokens) - length + 1):
+        found = places.setdefault(tuple(tokens[i : i + length]), [i])
+        if i - found[-1] >= length:
+            found.append(i)
+    return max(map(len, places.values()), default=0) >= times
 
 
 # ---- answers ----

@@ -1,8 +1,8 @@
 """`python -m fspad_ref select`: from what `write` wrote, dialogues to train on and questions to measure on.
 
-Left out are: answers that loop (the same eight tokens in a row, four times over; they inflate tau), questions that came
-before, and questions that share thirteen words in a row with a benchmark's. Questions and held-out dialogues are chosen
-first; what shares thirteen words with one of them is not trained on.
+Left out are: answers that loop (the same eight tokens at four places; they inflate tau), dialogues whose first question
+came before, and questions that share thirteen words in a row with a benchmark's. Questions and held-out dialogues are
+chosen first; what shares thirteen words with one of them is not trained on.
 """
 
 import gzip
@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
+from fspad_ref.bench.bench import loops
+from fspad_ref.commands.write import written
 from fspad_ref.data import CATEGORIES, Question, read_questions, write_questions
-from fspad_ref.errors import InputError
+from fspad_ref.errors import InputError, require
 from fspad_ref.files import save_atomic
+from fspad_ref.target import load_tokenizer
 
 WORDS = 13  # in a row: from here on two texts count as the same
 
@@ -43,13 +44,16 @@ class SelectConfig:
 
 def select(config: SelectConfig) -> None:
     """Read, filter, split, write. The order is random, but always the same."""
-    records = [json.loads(line) for path in config.text for line in path.open(encoding="utf-8")]
+    records = [record for path in config.text for record in written(path)]
     avoided = grams(turn for path in config.avoid for question in read_questions(path) for turn in question.turns)
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer)
+    require(tokenizer, InputError, f"a tokenizer in {config.tokenizer}", "none", "Run `python -m fspad_ref fetch`.")
     left_out: Counter[str] = Counter()
     kept = list(usable(sorted(records, key=lambda one: one["id"]), avoided, tokenizer, left_out))
     random.Random(0).shuffle(kept)
     questions, held_out, rest = split(kept, config.questions, config.held_out)
+    seen = grams(text for one in questions for text in asked(one))
+    held_out = [one for one in held_out if not any(grams([text]) & seen for text in asked(one))]
     seen = grams(text for one in (*questions, *held_out) for text in asked(one))
     training = [one for one in rest if not any(grams([text]) & seen for text in asked(one))]
     left_out["near a held-out question"] += len(rest) - len(training)
@@ -60,9 +64,7 @@ def select(config: SelectConfig) -> None:
     numbered = enumerate(sorted(questions, key=lambda one: CATEGORIES.index(one["task"])), start=1)
     write_questions(config.out / "questions.jsonl",
                     [Question(number, one["task"], tuple(asked(one))) for number, one in numbered])  # fmt: skip
-    tokens = Counter()
-    for one in training:
-        tokens[one["task"]] += sum(one["tokens"])
+    tokens = {task: sum(sum(one["tokens"]) for one in training if one["task"] == task) for task in CATEGORIES}
     print(f"{len(records)} written; left out: {', '.join(f'{count} {why}' for why, count in left_out.items())}.")
     print(f"{len(training)} to train on with {sum(tokens.values()):,} answer tokens "
           f"({', '.join(f'{task} {count:,}' for task, count in tokens.items())}), {len(held_out)} held out, "
@@ -79,12 +81,6 @@ def grams(texts: Iterable[str]) -> set[tuple[str, ...]]:
     for words in (text.lower().split() for text in texts):
         found |= {tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)}
     return found
-
-
-def loops(tokens: Sequence[int], length: int = 8, times: int = 4) -> bool:
-    """Whether the same `length` tokens in a row occur `times` times."""
-    runs = Counter(tuple(tokens[i : i + length]) for i in range(len(tokens) - length + 1))
-    return max(runs.values(), default=0) >= times
 
 
 def usable(records: Iterable[dict], avoided: set, tokenizer: Any, left_out: Counter[str]) -> Iterable[dict]:
@@ -108,7 +104,7 @@ def usable(records: Iterable[dict], avoided: set, tokenizer: Any, left_out: Coun
 
 
 def split(records: Sequence[dict], questions: int, held_out: int) -> tuple[list[dict], list[dict], list[dict]]:
-    """Per task so many questions and held-out dialogues, then all others. Conversations to ask have two turns."""
+    """Questions, held-out dialogues (so many of each per task) and the rest. Conversations to ask have two turns."""
     parts: tuple[list[dict], list[dict], list[dict]] = ([], [], [])
     count: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for record in records:

@@ -20,6 +20,7 @@ from fspad_ref.generate import speculative_generate
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.train import Kind, TrainConfig, TrainRecord, new_draft, train
+from fspad_ref.tree import TreeConfig
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def launched() -> Accelerator:
 
 def own_answers(target: Target, dialogues: Sequence, config: DraftsConfig, accelerator: Accelerator) -> list[Encoded]:
     """The target's own answers to dialogues, every second one greedily, the others at T=1; kept in a file in OUT."""
-    file, longest = config.out / "own_answers.json", min(config.training.max_length, target.max_positions)
+    file = config.out / f"own_answers-{len(dialogues)}-{config.answer_tokens}.json"
+    longest = min(config.training.max_length, target.max_positions)
     if accelerator.is_main_process and not file.exists():
         jobs = [answering(target, one, SamplingConfig(float(number % 2), seed=number), config.answer_tokens, longest)
                 for number, one in enumerate(dialogues)]  # fmt: skip
@@ -102,6 +104,8 @@ def answering(target: Target, dialogue: Dialogue, sampling: SamplingConfig, limi
 
 def acceptance_on(target: Target, prompts: Sequence[list[int]], max_new_tokens: int = 64) -> Callable[[Draft], float]:
     """An evaluation draft -> tau: prompts decoded greedily with EAGLE-2's default tree, tokens per round."""
+    room = target.max_positions - max_new_tokens - TreeConfig().levels - 1
+    prompts = [prompt for prompt in prompts if len(prompt) <= room]
     limits = {"max_new_tokens": max_new_tokens, "eos_token_id": getattr(target.tokenizer, "eos_token_id", None)}
 
     def tau(draft: Draft) -> float:
@@ -114,7 +118,8 @@ def acceptance_on(target: Target, prompts: Sequence[list[int]], max_new_tokens: 
 def load_target(path: str, device: str = "cpu", dtype: str = "float32", chat_format=None, device_map=None) -> Target:
     """Target.from_pretrained; a built-in target that is not there is not looked for on the Hub."""
     here, found = Path(path).parts[:1] != ("data",) or Path(path).is_dir(), f"no such folder in {Path.cwd()}"
-    require(here, InputError, f"the target in {path}", found, "Run in the repository's folder, or name another target.")
+    advice = "Run `python -m fspad_ref fetch` in the repository's folder, or name another target."
+    require(here, InputError, f"the target in {path}", found, advice)
     return Target.from_pretrained(path, device=device, dtype=dtype, chat_format=chat_format, device_map=device_map)
 
 

@@ -2,38 +2,42 @@
 
 A chat model that is given the beginning of a user turn goes on as the user (Magpie, arXiv 2406.08464). So the target
 first writes a question, after an opening from data/openings.json that says which task it is for, then its own answer:
-every second dialogue greedily, the others at T=1. All dialogues are decoded side by side (bench/answers.py); each
-follows from its number alone, up to rounding.
+every second dialogue greedily, the others at T=1. Dialogues are decoded side by side (bench/answers.py); each depends
+on its number alone, up to rounding.
 """
 
 import json
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from fspad_ref.bench.answers import Job, answer, run_jobs
+from fspad_ref.commands.train import load_target
 from fspad_ref.data import CATEGORIES
-from fspad_ref.errors import ConfigError, InputError
+from fspad_ref.errors import ConfigError, InputError, require
+from fspad_ref.files import load_json
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 
 QUESTION_TOKENS = {"conversation": 160, "translation": 80, "qa": 50, "math_reasoning": 130}  # longer ones are dropped
 PASSAGE_TOKENS = (80, 160, 240, 320)  # of a text to summarize or to find an answer in; it ends with its sentence
-LONGEST = 1000  # tokens of a dialogue
+BLOCK = 512  # dialogues of one task in a row: a step costs what the longest text in it needs
 
 
 @dataclass(frozen=True)
 class WriteConfig:
-    """Let the target write dialogues: one JSON object per line, appended to OUT. Stop it at will, and run it again."""
+    """Let the target write dialogues: one JSON object per line, appended to OUT. It can be stopped and run again."""
 
     out: Path = Path("out/dialogues.jsonl")
     """File to append to; dialogues that are in it already are not written again."""
     first: int = 0
     """Number of the first dialogue, which is also its seed."""
-    dialogues: int = 1000
-    """How many."""
+    dialogues: int = 6 * BLOCK
+    """Number of dialogues; 512 of one task follow another."""
     answer_tokens: int = 256
     """Longest answer, in tokens."""
     slots: int = 128
@@ -47,25 +51,36 @@ class WriteConfig:
     dtype: str = "bfloat16"
     """Precision of the target."""
 
+    def __post_init__(self) -> None:
+        found = self.dialogues, self.answer_tokens, self.slots
+        require(min(found) > 0, ConfigError, "dialogues, answer_tokens and slots above 0", found, "Raise them.")
+
 
 def write(config: WriteConfig) -> None:
     """Write the dialogues that are missing in config.out."""
-    target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
-    writer = Writer(target, json.loads(config.openings.read_text(encoding="utf-8")), config.answer_tokens)
-    done = {json.loads(line)["id"] for line in config.out.open(encoding="utf-8")} if config.out.exists() else set()
-    # Tasks take turns in blocks: a step costs what the longest text in it needs, so short ones stay together.
-    missing = [(number, CATEGORIES[number // (4 * config.slots) % len(CATEGORIES)])
-               for number in range(config.first, config.first + config.dialogues) if number not in done]  # fmt: skip
+    target = load_target(config.target, config.device, config.dtype)
+    writer = Writer(target, load_json(config.openings), config.answer_tokens)
     config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.touch()
+    done = {record["id"] for record in written(config.out)}
+    missing = [(number, CATEGORIES[number // BLOCK % len(CATEGORIES)])
+               for number in range(config.first, config.first + config.dialogues) if number not in done]  # fmt: skip
     jobs = (writer.dialogue(*one) for one in missing)
     with config.out.open("a", encoding="utf-8") as file, tqdm(total=len(missing), unit="dialogue") as bar:
         tokens = 0
-        for _, record in run_jobs(target, jobs, config.slots, LONGEST):
+        for _, record in run_jobs(target, jobs, config.slots, 520 + 2 * config.answer_tokens):
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             file.flush()
             tokens += sum(record["tokens"])
             bar.set_postfix_str(f"{tokens:,} answer tokens", refresh=False)
             bar.update()
+
+
+def written(path: Path) -> list[dict[str, Any]]:
+    """The records of a file; half a line at its end, left by a process that was killed, is cut off."""
+    data = path.read_bytes()
+    os.truncate(path, data.rfind(b"\n") + 1)
+    return [json.loads(line) for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 class Writer:
@@ -75,8 +90,6 @@ class Writer:
         if target.tokenizer is None or target.tokenizer.eos_token_id is None:
             raise InputError("expected a target with a tokenizer and an end-of-sequence token, found none. Save one "
                              "with the target.")  # fmt: skip
-        if answer_tokens < 1:
-            raise ConfigError(f"expected answer_tokens of at least 1, found {answer_tokens}. Raise it.")
         self.tokenizer, self.openings, self.limit = target.tokenizer, openings, answer_tokens
         self.eos = target.tokenizer.eos_token_id
         # The template around a marked question and a marked answer gives the words between the turns.
@@ -95,8 +108,8 @@ class Writer:
         record = {"id": number, "task": task, "temperature": sampling.temperature, "messages": [], "tokens": [],
                   "ended": True}  # fmt: skip
         feed = self.before
-        for turn in range(choose.choice((1, 2)) if task == "conversation" else 1):
-            question, unfed = yield from self._question(task, feed, choose, number, turn)
+        for _ in range(choose.choice((1, 2)) if task == "conversation" else 1):
+            question, unfed = yield from self._question(task, feed, choose, number)
             if not question:
                 break
             tokens = yield from answer(unfed + self.between, sampling, self.limit, self.eos)
@@ -111,7 +124,7 @@ class Writer:
             feed = self.again  # begins with the end token, which is drawn but not fed yet
         return record
 
-    def _question(self, task: str, feed: list[int], choose: random.Random, number: int, turn: int) -> Job:
+    def _question(self, task: str, feed: list[int], choose: random.Random, number: int) -> Job:
         """The user's words: returns their tokens, and those of them that have not been fed yet. No tokens: unusable."""
         sampling = SamplingConfig(0.8, top_k=50, seed=number)
         if task in ("summarization", "rag"):
@@ -121,7 +134,7 @@ class Writer:
                 return ask + passage, last
             question = self._ids("\n" + choose.choice(self.openings["rag_question"]))
             tokens = yield from answer(last + question, sampling, 40, self.eos)
-            return (passage + question + tokens[:-1], []) if tokens[-1] == self.eos else ([], [])
+            return (passage + question + tokens[:-1], []) if tokens[-1] == self.eos and len(tokens) > 3 else ([], [])
         opening = "" if task == "conversation" else choose.choice(self.openings[task])
         if task == "translation":
             opening = "Translate German to English: " + opening
@@ -130,16 +143,13 @@ class Writer:
         return (begun + tokens[:-1], []) if tokens[-1] == self.eos and len(tokens) > 3 else ([], [])
 
     def _passage(self, task: str, feed: list[int], choose: random.Random, sampling: SamplingConfig) -> Job:
-        """A text of some sentences; where the target would end too early, another opening makes it go on."""
-        least, passage = choose.choice(PASSAGE_TOKENS), []
-        feed = feed + (begun := self._ids(choose.choice(self.openings[task])))
-        passage += begun
-        while True:
+        """A text of some sentences; where the target would end too early, it begins another paragraph."""
+        least, passage = choose.choice(PASSAGE_TOKENS), self._ids(choose.choice(self.openings[task]))
+        feed = feed + passage
+        while len(passage) < least + 60:
             token = yield feed, sampling
-            if token == self.eos:
-                begun = self._ids("\n" + choose.choice(self.openings[task]))
-                feed, passage = begun, passage + begun
-            else:
-                feed, passage = [token], [*passage, token]
-                if len(passage) >= least and (token in self.stops or len(passage) > least + 60):
-                    return passage, [token]
+            feed = [token] if token != self.eos else self._ids("\n\n")
+            passage += feed
+            if len(passage) >= least and token in self.stops:
+                break
+        return passage, feed
