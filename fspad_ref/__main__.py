@@ -4,6 +4,7 @@ Exit status: 0; 1 where a command returns False (`check` found a fault); 2 for a
 """
 
 import importlib
+import os
 import sys
 from collections import namedtuple
 from collections.abc import Sequence
@@ -49,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. Run the command again to go on or to begin anew; no file is left broken.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ SOURCE = {
     "wheel_sha256": WHEEL_SHA256,
     "file": MODEL,
     "file_sha256": MODEL_SHA256,
-    "made_by": "python -m fspad_ref fetch",
 }
 
 

@@ -87,11 +87,9 @@ class Writer:
     """Jobs for `run_jobs` that write dialogues."""
 
     def __init__(self, target: Target, openings: dict[str, list[str]], answer_tokens: int):
-        if target.tokenizer is None or target.tokenizer.eos_token_id is None:
-            raise InputError("expected a target with a tokenizer and an end-of-sequence token, found none. Save one "
-                             "with the target.")  # fmt: skip
-        self.tokenizer, self.openings, self.limit = target.tokenizer, openings, answer_tokens
-        self.eos = target.tokenizer.eos_token_id
+        eos = getattr(target.tokenizer, "eos_token_id", None)
+        require(eos is not None, InputError, "a target with a tokenizer and an end token", "none", "Save one with it.")
+        self.tokenizer, self.openings, self.limit, self.eos = target.tokenizer, openings, answer_tokens, eos
         # The template around a marked question and a marked answer gives the words between the turns.
         turns = [{"role": role, "content": "\0"} for role in ("user", "assistant", "user")]
         chat = target.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
