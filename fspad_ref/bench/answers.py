@@ -8,9 +8,10 @@ the batch stays full although texts differ in length:
     slot 1   | prompt  c c end | prompt  d d d d d d d d ...         each step draws one token in every slot
 
 What is written is a *job*: a generator that yields (tokens to append, how to draw the next one) and receives the token
-drawn. `answer` is the simplest job. Token number i of a text is drawn with the noise of (seed, i), as in generate.py,
-so a text depends on its prompt and its seed, not on the texts beside it (up to rounding: a batch rounds differently
-from a single row, and at a near-tie another token can win; bench/replay.py checks for that where it matters).
+drawn; (tokens, how, True) begins a new text with the tokens. `answer` is the simplest job. Token number i of a text is
+drawn with the noise of (seed, i), as in generate.py, so a text depends on its prompt and its seed, not on the texts
+beside it (up to rounding: a batch rounds differently from a single row, and at a near-tie another token can win;
+bench/replay.py checks for that where it matters).
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -25,17 +26,15 @@ from fspad_ref.errors import InputError
 from fspad_ref.sampling import SamplingConfig, at_least_float32, choose, gumbel, position_uniforms, process_logits
 from fspad_ref.target import Target
 
-Job = Generator[tuple[Sequence[int], SamplingConfig], int, Any]
+Job = Generator[tuple, int, Any]
 PREFILL = 32  # longer pieces of text get a forward pass of their own; shorter ones go through the batch token by token
 
 
-def answer(prompt: Sequence[int], sampling: SamplingConfig, max_new_tokens: int, eos_token_id: int) -> Job:
+def answer(prompt: Sequence[int], sampling: SamplingConfig, max_new_tokens: int, eos_token_id: int, anew=False) -> Job:
     """A job: the text after `prompt`, up to and including the end token, or max_new_tokens long."""
     tokens: list[int] = []
-    feed = prompt
     while len(tokens) < max_new_tokens and tokens[-1:] != [eos_token_id]:
-        tokens.append((yield feed, sampling))
-        feed = tokens[-1:]
+        tokens.append((yield tokens[-1:] or prompt, sampling, anew and not tokens))
     return tokens
 
 
@@ -97,8 +96,9 @@ class _Batch:
         self.feed: list[list[int]] = [[] for _ in range(slots)]
         self.sampling = [SamplingConfig()] * slots
 
-    def append(self, slot: int, tokens: Sequence[int], sampling: SamplingConfig) -> None:
+    def append(self, slot: int, tokens: Sequence[int], sampling: SamplingConfig, anew: bool = False) -> None:
         """Text to feed before the next token is drawn; all of a long text but its last token is prefilled at once."""
+        self.cache.held[slot] *= not anew
         self.feed[slot], self.sampling[slot] = list(tokens), sampling
         if len(tokens) > PREFILL:
             row = self.cache.row(slot)

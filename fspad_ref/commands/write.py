@@ -24,7 +24,7 @@ from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 
 QUESTION_TOKENS = {"conversation": 160, "translation": 80, "qa": 50, "math_reasoning": 130}  # longer ones are dropped
-PASSAGE_TOKENS = (80, 160, 240, 320)  # of a text to summarize or to find an answer in; it ends with its sentence
+PASSAGE_TOKENS = (100, 200, 300, 400)  # of a text to summarize or to find an answer in; it ends with its sentence
 BLOCK = 512  # dialogues of one task in a row: a step costs what the longest text in it needs
 
 
@@ -107,10 +107,10 @@ class Writer:
                   "ended": True}  # fmt: skip
         feed = self.before
         for _ in range(choose.choice((1, 2)) if task == "conversation" else 1):
-            question, unfed = yield from self._question(task, feed, choose, number)
+            question = yield from self._question(task, feed, choose, number)
             if not question:
                 break
-            tokens = yield from answer(unfed + self.between, sampling, self.limit, self.eos)
+            tokens = yield from answer(self.between, sampling, self.limit, self.eos)
             ended = tokens[-1] == self.eos
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
             record["messages"] += [{"role": "user", "content": self.tokenizer.decode(question)},
@@ -123,31 +123,31 @@ class Writer:
         return record
 
     def _question(self, task: str, feed: list[int], choose: random.Random, number: int) -> Job:
-        """The user's words: returns their tokens, and those of them that have not been fed yet. No tokens: unusable."""
+        """The user's words, all fed but for what comes after them; none if they are unusable."""
         sampling = SamplingConfig(0.8, top_k=50, seed=number)
         if task in ("summarization", "rag"):
-            ask = self._ids(choose.choice(self.openings["summarize"])) if task == "summarization" else []
-            passage, last = yield from self._passage(task, feed + ask, choose, sampling)
+            passage = yield from self._passage(task, choose, sampling)
+            if not passage:
+                return []
             if task == "summarization":
-                return ask + passage, last
-            question = self._ids("\n" + choose.choice(self.openings["rag_question"]))
-            tokens = yield from answer(last + question, sampling, 40, self.eos)
-            return (passage + question + tokens[:-1], []) if tokens[-1] == self.eos and len(tokens) > 3 else ([], [])
+                asked = self._ids(choose.choice(self.openings["summarize"])) + passage
+                yield from answer(feed + asked, sampling, 1, self.eos, anew=True)  # what is drawn here is not used
+                return asked
+            begun = passage + self._ids("\n" + choose.choice(self.openings["rag_question"]))
+            tokens = yield from answer(feed + begun, sampling, 40, self.eos, anew=True)
+            return begun + tokens[:-1] if tokens[-1] == self.eos and len(tokens) > 3 else []
         opening = "" if task == "conversation" else choose.choice(self.openings[task])
         if task == "translation":
             opening = "Translate German to English: " + opening
         begun = self._ids(opening) if opening else []
         tokens = yield from answer(feed + begun, sampling, QUESTION_TOKENS[task], self.eos)
-        return (begun + tokens[:-1], []) if tokens[-1] == self.eos and len(tokens) > 3 else ([], [])
+        return begun + tokens[:-1] if tokens[-1] == self.eos and len(tokens) > 3 else []
 
-    def _passage(self, task: str, feed: list[int], choose: random.Random, sampling: SamplingConfig) -> Job:
-        """A text of some sentences; where the target would end too early, it begins another paragraph."""
-        least, passage = choose.choice(PASSAGE_TOKENS), self._ids(choose.choice(self.openings[task]))
-        feed = feed + passage
-        while len(passage) < least + 60:
-            token = yield feed, sampling
-            feed = [token] if token != self.eos else self._ids("\n\n")
-            passage += feed
-            if len(passage) >= least and token in self.stops:
-                break
-        return passage, feed
+    def _passage(self, task: str, choose: random.Random, sampling: SamplingConfig) -> Job:
+        """A text of some sentences, which the target writes as an answer, to be read in a dialogue of its own."""
+        form = "news article" if task == "summarization" else "encyclopedia article"
+        wish = f"Write a {form} of several paragraphs. Begin with these words: {choose.choice(self.openings[task])}"
+        prompt, limit = self.before + self._ids(wish) + self.between, choose.choice(PASSAGE_TOKENS)
+        tokens = yield from answer(prompt, sampling, limit, self.eos)
+        ends = [place for place, token in enumerate(tokens, start=1) if token in self.stops]
+        return tokens[: ends[-1]] if ends else []
