@@ -69,7 +69,7 @@ def test_what_no_mask_can_be_read_off_is_refused():
         (STRICT, SHORT, "found system, user.*System role not supported.*Leave out"),
         (None, DIALOGUE, "a tokenizer with a chat template, found none.*chat_format of vicuna"),
         (PLAIN, Dialogue(()), "at least one turn, found none"),
-        (OTHER_PROMPT, DIALOGUE, "an answer that continues the ids of its prompt, found none.*another"),
+        (OTHER_PROMPT, DIALOGUE, "an answer that continues the ids of its prompt, found none.*different template"),
     ):
         with pytest.raises(InputError, match=message):
             encode(dialogue, tokenizer(template))

@@ -85,7 +85,7 @@ def test_what_is_no_published_draft_is_named(target, tmp_path):
     tiny_draft(target).save_pretrained(tmp_path / "ours")
     (tmp_path / "empty").mkdir()
     for path, message in (
-        (tmp_path / "eagle3.safetensors", "EAGLE, EAGLE-2 or FSPAD .*found one of EAGLE-3"),
+        (tmp_path / "eagle3.safetensors", "EAGLE, EAGLE-2 or FSPAD .*found an EAGLE-3"),
         (tmp_path / "ours", "use Draft.from_pretrained"),
         (tmp_path / "absent", "expected a file at .*absent, found none"),
         (tmp_path / "empty", "expected a file at .*empty/model.safetensors, found none"),

@@ -299,7 +299,7 @@ def test_the_command_trains_on_a_file_and_resumes(command, tmp_path, monkeypatch
         assert Draft.from_pretrained(out / kind, target).config.kind == kind
         record = load_json(out / kind / "training.json")
         assert record["step"] == 4 and record["config"]["dialogues"] == 18
-    for number, (ids, response) in enumerate(load_json(out / "own_answers.json")):
+    for number, (ids, response) in enumerate(load_json(out / "own_answers-4-4.json")):
         starts = [i for i in range(1, len(ids)) if response[i] > response[i - 1]]
         ends = [(response + [False]).index(False, start) for start in starts]
         assert 1 <= len(starts) <= 2 and all(1 <= end - start <= 4 for start, end in zip(starts, ends, strict=True))

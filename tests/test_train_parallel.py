@@ -160,5 +160,5 @@ def test_accelerate_launch_trains_as_the_plain_command_does(command, tmp_path): 
     assert done.stdout.count("on 2 prompts after step 4") == 2, "one process speaks for both"
     assert main([*command, "--out", str(tmp_path / "one")]) == 0
     one, two = (tmp_path / name for name in ("one", "two"))
-    assert (one / "own_answers.json").read_text() == (two / "own_answers.json").read_text()
+    assert (one / "own_answers-4-4.json").read_text() == (two / "own_answers-4-4.json").read_text()
     assert_alike(two / "fspad" / "model.safetensors", one / "fspad" / "model.safetensors", 1e-4)
