@@ -40,7 +40,7 @@ STYLE = {
 METHODS = {
     "fspad": (GREEN, "s", ""), "eagle": (BLUE, "o", "//"), "pad": (PURPLE, "D", ".."), "fs": (ORANGE, "^", "++"),
     "medusa": (SKY, "v", "xx"), "assist": (VERMILION, "P", "\\\\"), "lookup": (YELLOW, "X", "oo"),
-    "vanilla": (BLACK, "x", ""), "plain": (BLACK, "x", ""), "": (GREY, "*", "--"),
+    "plain": (BLACK, "x", ""), "": (GREY, "*", "--"),
 }  # fmt: skip
 
 P, Drawn = ParamSpec("P"), TypeVar("Drawn")
