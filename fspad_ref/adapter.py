@@ -33,19 +33,11 @@ REFUSED = ("num_beams", "num_return_sequences", "penalty_alpha", "dola_layers", 
 
 
 def fspad_generate(
-    model,
-    input_ids: Int[Tensor, "1 seq"],
-    logits_processor=None,
-    stopping_criteria=None,
-    generation_config=None,
-    *,
-    draft: Draft | Grower,
-    tree: TreeConfig | None = None,
-    on_round: OnRound | None = None,
-    stream_to: Any = None,
-    stop_strings: str | list[str] | None = None,
+    model, input_ids: Int[Tensor, "1 seq"], logits_processor=None, stopping_criteria=None,
+    generation_config=None, *, draft: Draft | Grower, tree: TreeConfig | None = None,
+    on_round: OnRound | None = None, stream_to: Any = None, stop_strings: str | list[str] | None = None,
     **model_kwargs,
-) -> Int[Tensor, "1 longer"]:
+) -> Int[Tensor, "1 longer"]:  # fmt: skip
     """Called by `generate` once it has prepared its arguments; returns prompt and new tokens.
 
     Args:

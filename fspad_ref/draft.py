@@ -10,7 +10,6 @@ EAGLE and FSPAD differ in two booleans:
 """
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from fspad_ref.cache import KVCache
-from fspad_ref.errors import InputError, TargetMismatch, require
+from fspad_ref.errors import ConfigError, InputError, TargetMismatch, require
 from fspad_ref.files import OnTheHub, fetched
 from fspad_ref.official import read_official, write_official
 from fspad_ref.target import Target, head_dim
@@ -43,6 +42,8 @@ class DraftConfig:
         fuse_bias: whether the map that fuses embedding and feature has a bias (some published drafts lack it).
         qkv_bias: whether queries, keys and values have biases (published drafts for Qwen2 do).
         rms_norm_eps: epsilon of the draft's norms.
+        vocabulary: the V' token ids, ascending, that the draft may propose (FR-Spec, arXiv 2502.14856); None: all V. A
+            smaller output map saves time at every level of the tree. Lossless, as proposals never decide the text.
         hidden_size ... embedding_hash: the target's, recorded so that a draft can refuse another target.
     """
 
@@ -61,6 +62,7 @@ class DraftConfig:
     max_positions: int | None = None
     tokenizer_hash: str | None = None
     embedding_hash: str | None = None
+    vocabulary: tuple[int, ...] | None = None
 
     @property
     def kind(self) -> str:
@@ -81,6 +83,9 @@ class DraftConfig:
         faults = "; ".join(f"{name} {getattr(self, name)} (target: {value})" for name, value in wrong.items())
         advice = "Load the target that the draft was trained on, or train a draft for this one."
         require(not faults, TargetMismatch, "a draft made for this target", faults, advice)
+        ids, V = None if self.vocabulary is None else tuple(self.vocabulary), target.vocab_size
+        right = ids is None or ids and list(ids) == sorted({*ids}) and 0 <= ids[0] and ids[-1] < V
+        require(right, ConfigError, f"vocabulary: ascending token ids in [0, {V})", f"{str(ids)[:40]}", "Sort them.")
         sizes = {
             "intermediate_size": target.config.intermediate_size,
             "num_heads": target.config.num_attention_heads,
@@ -88,7 +93,7 @@ class DraftConfig:
             "rms_norm_eps": target.config.rms_norm_eps,
         }
         missing = {name: value for name, value in sizes.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **of_target, **missing)
+        return dataclasses.replace(self, **of_target, **missing, vocabulary=ids)
 
 
 class DraftOutput(NamedTuple):
@@ -144,12 +149,9 @@ class DraftLayer(nn.Module):
         self.down = nn.Linear(inner, 2 * D if config.partial_alignment else D, bias=False)
 
     def forward(
-        self,
-        h: Float[Tensor, "batch seq hidden"],
-        rotation: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        self, h: Float[Tensor, "batch seq hidden"], rotation: tuple[Tensor, Tensor], mask: Tensor | None,
         cache: KVCache | None,
-    ) -> DraftOutput:
+    ) -> DraftOutput:  # fmt: skip
         a = h + self.attend(h, rotation, mask, cache)
         n = self.norm(a)
         out = self.down(F.silu(self.gate(n)) * self.up(n))  # (B, T, D) -> (B, T, F) -> (B, T, D or 2D)
@@ -205,14 +207,22 @@ class Draft(nn.Module, OnTheHub):
             max_position_embeddings=config.max_positions, rope_parameters=config.rope,
         )  # fmt: skip
         self.rotary = LlamaRotaryEmbedding(rope).to(target.device)
+        # in no state dict: made from the config and the target
+        ids = None if config.vocabulary is None else torch.tensor(config.vocabulary, device=target.device)  # (V',)
+        self.register_buffer("vocabulary", ids, persistent=False)
+        self._head = () if ids is None else (target.lm_head.weight[ids],)  # (V', D)
 
     @property
     def target(self) -> Target:
         return self._target[0]
 
-    @property
-    def lm_head(self) -> Callable[[Tensor], Tensor]:
-        return self.target.lm_head
+    def lm_head(self, logit_feature: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows words"]:
+        """The target's output map; of a draft with a vocabulary of its own, the rows of these V' tokens."""
+        return F.linear(logit_feature, *self._head) if self._head else self.target.lm_head(logit_feature)
+
+    def tokens(self, index: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
+        """The target's token ids of columns of the draft's logits."""
+        return index if self.vocabulary is None else self.vocabulary[index]
 
     def new_cache(self, capacity: int, batch: int = 1) -> KVCache:
         """An empty cache for `capacity` positions of the draft's single layer."""

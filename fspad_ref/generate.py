@@ -100,16 +100,11 @@ class Chooser:
 
 @torch.no_grad()
 def autoregressive_generate(
-    target: Target,
-    input_ids: Int[Tensor, "..."] | list[int],
-    *,
-    max_new_tokens: int = 128,
-    eos_token_id: int | list[int] | None = None,
-    sampling: SamplingConfig | None = None,
-    processors: Iterable[Callable] = (),
-    stop: Callable[[list[int]], bool] | None = None,
+    target: Target, input_ids: Int[Tensor, "..."] | list[int], *, max_new_tokens: int = 128,
+    eos_token_id: int | list[int] | None = None, sampling: SamplingConfig | None = None,
+    processors: Iterable[Callable] = (), stop: Callable[[list[int]], bool] | None = None,
     on_round: OnRound | None = None,
-) -> Generation:
+) -> Generation:  # fmt: skip
     """Plain decoding, one token per forward: the reference for the text, and the baseline for the clock.
 
     Arguments, errors and result as in `speculative_generate`; `.accepted` holds a 0 per round, so tau is 1.
@@ -133,18 +128,12 @@ def autoregressive_generate(
 
 @torch.no_grad()
 def speculative_generate(
-    target: Target,
-    draft: Draft | Grower,
-    input_ids: Int[Tensor, "..."] | list[int],
-    *,
-    max_new_tokens: int = 128,
-    eos_token_id: int | list[int] | None = None,
-    sampling: SamplingConfig | None = None,
-    tree: TreeConfig | None = None,
-    processors: Iterable[Callable] = (),
-    stop: Callable[[list[int]], bool] | None = None,
+    target: Target, draft: Draft | Grower, input_ids: Int[Tensor, "..."] | list[int], *,
+    max_new_tokens: int = 128, eos_token_id: int | list[int] | None = None,
+    sampling: SamplingConfig | None = None, tree: TreeConfig | None = None,
+    processors: Iterable[Callable] = (), stop: Callable[[list[int]], bool] | None = None,
     on_round: OnRound | None = None,
-) -> Generation:
+) -> Generation:  # fmt: skip
     """Lossless speculative decoding with a draft tree (FSPAD; EAGLE-2, section 4).
 
     Args:
@@ -200,12 +189,9 @@ class Stop:
     """Decides where the text ends, within a round too, so that stopping is plain truncation."""
 
     def __init__(
-        self,
-        max_new_tokens: int,
-        eos_token_id: int | list[int] | None,
-        stop: Callable[[list[int]], bool] | None,
-        on_round: OnRound | None,
-    ):
+        self, max_new_tokens: int, eos_token_id: int | list[int] | None,
+        stop: Callable[[list[int]], bool] | None, on_round: OnRound | None,
+    ):  # fmt: skip
         self.max_new_tokens, self.stop, self.on_round = max_new_tokens, stop, on_round
         self.eos = set() if eos_token_id is None else set(torch.as_tensor(eos_token_id).flatten().tolist())
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from fspad_ref.errors import CheckpointError, ConfigError, TargetMismatch, require
-from fspad_ref.files import load_json, load_tensors, save_json, save_tensors
+from fspad_ref.files import load_json, load_tensors, save_atomic, save_json, save_tensors
 from fspad_ref.target import Target, head_dim
 
 # Their names -> ours. `fc.` is a plain linear map without feature sampling and a module with it.
@@ -127,3 +127,5 @@ def write_official(draft: Any, folder: str | Path, architecture: str) -> None:
         **{name: getattr(draft.target.config, name, None) for name in ends},
     }  # fmt: skip
     save_json(Path(folder) / "config.json", settings)
+    if draft.vocabulary is not None:  # for SGLang's --speculative-token-map
+        save_atomic(Path(folder) / "token_map.pt", lambda partial: torch.save(draft.vocabulary.cpu(), partial))

@@ -138,12 +138,9 @@ class Target:
 
     @torch.no_grad()
     def tree_features(
-        self,
-        tokens: Int[Tensor, "nodes"],
-        depth: Int[Tensor, "nodes"],
-        ancestors: Bool[Tensor, "nodes nodes"],
-        cache: KVCache,
-    ) -> Float[Tensor, "nodes hidden"]:
+        self, tokens: Int[Tensor, "nodes"], depth: Int[Tensor, "nodes"],
+        ancestors: Bool[Tensor, "nodes nodes"], cache: KVCache,
+    ) -> Float[Tensor, "nodes hidden"]:  # fmt: skip
         """f for every node of a draft tree in one forward: a node sees the cached prefix, its ancestors and itself.
 
         RoPE positions are prefix + depth, so two siblings stand at the same position, as each would in plain decoding.

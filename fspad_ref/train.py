@@ -105,7 +105,7 @@ class TrainRecord:
                 for key, value in asdict(self).items()}  # fmt: skip
 
 
-def new_draft(kind: Kind, target: Target, seed: int = 0) -> Draft:
+def new_draft(kind: Kind, target: Target, seed: int = 0, vocabulary: tuple[int, ...] | None = None) -> Draft:
     """An untrained draft; equal seeds start the parts that kinds share from the same distribution.
 
     eagle_wide, EAGLE with as many parameters as FSPAD, tells size from method. At an MLP width F, FSPAD's layer has
@@ -114,7 +114,8 @@ def new_draft(kind: Kind, target: Target, seed: int = 0) -> Draft:
     width = round((7 * target.config.intermediate_size + 1) / 3) if kind == "eagle_wide" else None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Draft(DraftConfig(*KINDS[kind.removesuffix("_wide")], intermediate_size=width), target)
+        parts = KINDS[kind.removesuffix("_wide")]
+        return Draft(DraftConfig(*parts, intermediate_size=width, vocabulary=vocabulary), target)
 
 
 def train(
@@ -153,6 +154,8 @@ def train(
         optimizer = torch.optim.AdamW(model.parameters(), betas=config.betas, weight_decay=config.weight_decay)
         models[name], optimizers[name] = accelerator.prepare(model, optimizer)
     settings = {f"{name}.{key}": value for name, draft in drafts.items() for key, value in asdict(draft.config).items()}
+    settings |= {key: value and hashlib.sha256(repr(value).encode()).hexdigest()[:16]
+                 for key, value in settings.items() if key.endswith(".vocabulary")}  # fmt: skip
     some = repr([dialogues[i] for i in range(0, len(dialogues), len(dialogues) // 1000 + 1)]).encode()
     settings |= {**asdict(config), "dialogues": len(dialogues), "data_hash": hashlib.sha256(some).hexdigest()[:16]}
     record = TrainRecord(json.loads(json.dumps(settings)), *({name: [] for name in drafts} for _ in range(5)))
@@ -184,8 +187,8 @@ def train(
                 with nullcontext() if i + processes >= per_step else accelerator.no_sync(model):
                     output = model(inputs, ids[:, 1:])  # (B, T-1, D), (B, T-1) -> u and g, (B, T-1, D) each
                     with torch.autocast(device.type, torch.bfloat16, enabled=half):  # lm_head is the target's
-                        loss = partial_alignment_loss(output, teacher, drafts[name].lm_head, mask,
-                                                      config.feature_weight, config.logit_weight)  # fmt: skip
+                        loss = partial_alignment_loss(output, teacher, target.lm_head, mask, config.feature_weight,
+                                                      config.logit_weight, drafts[name])  # fmt: skip
                     (loss.total * share * processes).backward()  # DDP and FSDP take the mean over the processes
                 sums += share * torch.stack(loss).detach()
         losses = accelerator.reduce(losses, "sum").tolist()

@@ -83,12 +83,9 @@ class DraftTree:
 
 @torch.no_grad()
 def grow_tree(
-    draft: Draft,
-    features: Float[Tensor, "1 seq hidden"],
-    token_ids: Int[Tensor, "1 seq_plus_1"],
-    config: TreeConfig,
-    cache: KVCache | None = None,
-) -> DraftTree:
+    draft: Draft, features: Float[Tensor, "1 seq hidden"], token_ids: Int[Tensor, "1 seq_plus_1"],
+    config: TreeConfig, cache: KVCache | None = None,
+) -> DraftTree:  # fmt: skip
     """The draft tree that continues `token_ids`.
 
     Args:
@@ -98,7 +95,7 @@ def grow_tree(
         cache: the draft's keys and values of *earlier* pairs; then features and token_ids hold only the new ones
             (token_ids still one more). On return it holds all pairs on true features, and nothing of the tree.
     """
-    V = draft.config.vocab_size
+    V = len(draft.config.vocabulary or range(draft.config.vocab_size))
     require(config.top_k <= V, ConfigError, f"top_k <= {V}, the vocabulary's size", config.top_k, "Lower top_k.")
     if cache is None:
         cache = draft.new_cache(features.shape[1] + config.depth * config.top_k)
@@ -110,12 +107,9 @@ def grow_tree(
 
 
 def expand(
-    draft: Draft,
-    logit_feature: Float[Tensor, "hidden"],
-    aligned_feature: Float[Tensor, "hidden"],
-    config: TreeConfig,
-    cache: KVCache,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    draft: Draft, logit_feature: Float[Tensor, "hidden"], aligned_feature: Float[Tensor, "hidden"],
+    config: TreeConfig, cache: KVCache,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Score k + depth k^2 nodes, level by level: (token, parent, depth, score), each (capacity - 1,), level order.
 
     Parents count the root as 0 and the first scored node as 1.
@@ -149,7 +143,8 @@ def expand(
 
 def top_children(draft: Draft, logit_feature: Float[Tensor, "*rows hidden"], k: int) -> tuple[Tensor, Tensor]:
     """log q and token of the k most probable children, (..., k) each, from the *logit* feature u."""
-    return most_probable(draft.lm_head(logit_feature), k)
+    log_q, index = most_probable(draft.lm_head(logit_feature), k)
+    return log_q, draft.tokens(index)
 
 
 def most_probable(logits: Float[Tensor, "*rows vocab"], k: int) -> tuple[Tensor, Tensor]:
@@ -162,13 +157,9 @@ def most_probable(logits: Float[Tensor, "*rows vocab"], k: int) -> tuple[Tensor,
 
 
 def rerank(
-    root: Int[Tensor, ""],
-    token: Int[Tensor, "scored"],
-    parent: Int[Tensor, "scored"],
-    depth: Int[Tensor, "scored"],
-    score: Float[Tensor, "scored"],
-    config: TreeConfig,
-) -> DraftTree:
+    root: Int[Tensor, ""], token: Int[Tensor, "scored"], parent: Int[Tensor, "scored"],
+    depth: Int[Tensor, "scored"], score: Float[Tensor, "scored"], config: TreeConfig,
+) -> DraftTree:  # fmt: skip
     """Keep the total_tokens - 1 best of all scored nodes and put the root in front.
 
     A child never outscores its parent, so the best nodes are connected. But it can *equal* it: a log-probability of 0,

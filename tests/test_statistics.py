@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from fspad_ref.bench.statistics import columns, differences, estimate, gained, spread, taus
-from fspad_ref.errors import InputError
 
 
 def answers_of(counts: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
@@ -71,11 +70,3 @@ def test_one_question_has_no_interval_and_the_table_is_read_off_the_rows():
     assert rows["tau"].tolist() == [2.0, 3.0, 2.5]
     assert rows["tau_low"].isna().tolist() == [True, False, True]
     assert "2.50 [nan, nan]" in spread(rows, "tau") and spread(rows, "tau").startswith("tau, T=0")
-
-
-def test_what_cannot_be_compared_is_refused():
-    a = np.ones((1, 3, 2))
-    with pytest.raises(InputError, match="same questions"):
-        gained(answers_of({"a": {"x": a}, "b": {"x": a[:, :2]}}))
-    with pytest.raises(InputError, match="expected rounds in every resample"):
-        gained(answers_of({"a": {"x": np.array([[[4, 2], [0, 0]]])}}))

@@ -4,7 +4,6 @@ import gzip
 import json
 
 import pytest
-import tyro
 from conftest import tiny_draft
 from test_replay import agreeable, attentive, recording
 from worded import quiet, worded_target
@@ -15,7 +14,6 @@ from fspad_ref.bench.record import load_record
 from fspad_ref.bench.replay import replay_many
 from fspad_ref.bench.tune import TuneConfig, replayed_taus, tune, tune_tree, walk
 from fspad_ref.data import Question
-from fspad_ref.errors import ConfigError, InputError
 
 QUESTIONS = [Question(n, "conversation", (words,)) for n, words in enumerate(("w1 w2", "w3", "w4 w5 w6", "w7 w1"))]
 SMALL = dict(prompts=4, max_new_tokens=8, top_k=(2, 3), depth=(1, 2), total_tokens=(4, 6), finalists=2, repetitions=1)
@@ -88,13 +86,3 @@ def test_the_command_asks_the_last_dialogues_and_writes_the_tree(worded, tmp_pat
     assert len(kept["candidates"]) == len(found) == len(config.trees) and kept["costs"]["prefix"] > 0
     assert sum(one["measured"] is not None for one in kept["candidates"]) == 2
     assert kept["config"]["data"] == str(config.data) and kept["about"]["threads"] > 0
-
-
-def test_impossible_settings_are_refused(worded):
-    config = tyro.cli(TuneConfig, args=["--top-k", "2", "10"])
-    assert TreeConfig(10, 5, 60) in config.trees and all(tree.total_tokens <= tree.capacity for tree in config.trees)
-    for wrong in (dict(prompts=1), dict(finalists=0), dict(top_k=(1,), depth=(1,), total_tokens=(9,))):
-        with pytest.raises(ConfigError, match="at least 2 prompts, 1 finalist and 1 tree"):
-            TuneConfig(**wrong)
-    with pytest.raises(InputError, match="at least 2 tokens"):
-        tune_tree(worded, tiny_draft(worded), QUESTIONS, TuneConfig(**SMALL | {"max_new_tokens": 1}), progress=quiet)

@@ -8,12 +8,9 @@ import threading
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
-import matplotlib
-import pandas as pd
 import pytest
 import torch
 from conftest import tiny_draft, tiny_target
-from matplotlib.colors import to_hex
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -21,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, grow_tree, speculative_generate
 from fspad_ref.data import Question
 from fspad_ref.errors import ConfigError, InputError
-from fspad_ref.viz import drawer, instruments, strips, style
+from fspad_ref.viz import drawer, instruments, strips
 from fspad_ref.viz.explorer import BrokenPanel, CostPanel, Explorer, TemperaturePanel, TreeStepper
 from fspad_ref.viz.runs import Cancelled, Settings, Workbench
 
@@ -135,21 +132,6 @@ def test_a_round_is_an_animation_with_a_frame_per_stage(bench):
     assert film.n_frames == len(drawer.stage_names(TREE.levels)) and film.info["duration"] == 1500
 
 
-def test_a_method_has_one_look_everywhere_and_methods_differ_by_more_than_colour():
-    one = pd.DataFrame({"task": "qa", "method": ["EAGLE-2", "FSPAD", "FSPAD (live)"], "tau": [3.0, 3.5, 2.0]})
-    two = pd.concat([one.assign(temperature=t, tau_low=one.tau - 0.2, tau_high=one.tau + 0.2) for t in (0.0, 1.0)])
-    before = dict(matplotlib.rcParams)
-    cool, _ = style.bars(two, "tau", "tokens per pass").axes
-    assert dict(matplotlib.rcParams) == before, "a figure leaves the settings alone"
-    assert [bar.get_height() for bar in cool.patches] == [3.0, 3.5, 2.0]
-    eagle, fspad, live = cool.patches
-    assert eagle.get_hatch() != fspad.get_hatch() and fspad.get_alpha() > live.get_alpha()
-    style.curves(cool, {"fspad": [(0, 1), (1, 2)]}, xlabel="step")
-    assert cool.lines[-1].get_color() == style.look("FSPAD")["color"] == to_hex(fspad.get_facecolor()).upper()
-    looks = [style.look(name) for name in ("plain", "eagle", "fs", "pad", "fspad", "medusa", "prompt lookup")]
-    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == len(looks)
-
-
 def test_kinds_of_tokens_follow_the_rounds_or_the_numbers_are_refused():
     for length, accepted, kinds in ((0, [], ""), (1, [], "t"), (6, [2, 1], "tddtdt"), (5, [2, 1], "tddtd")):
         assert "".join(kind[0] for kind in strips.token_kinds(length, accepted)) == kinds
@@ -199,17 +181,6 @@ def test_the_distribution_at_a_node_follows_temperature_and_cuts(bench):
     widths = {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in figure.axes[0].patches}
     assert [widths[row] for row in found.index] == pytest.approx(found.p.tolist()) and len(figure.axes) == 3
     assert f"have probability {dict(curve)[2.0]:.2f}" in text
-
-
-def test_the_best_point_of_the_cost_landscape_moves_as_it_should():
-    land = instruments.landscape(8.0, 0.5, 2.0, 0.25, 0.6, 0.9, 4)
-    ranks = [[chance * (1 - chance) ** r for r in range(4)] for chance in (0.6, 0.54)]
-    paths = sorted([*ranks[0], *(x * y for x in ranks[0] for y in ranks[1])], reverse=True)
-    assert land.tau[1, 8] == pytest.approx(1 + sum(paths[:7])), "the best tree holds the most probable paths"
-    assert (1, 24) not in land.index, "four guesses on each of two levels make 21 nodes with the root"
-    machines = ((1, 1), (1, 60), (20, 2))  # milliseconds of the draft, growth
-    free, dear, slow = (instruments.landscape(10, *one, 0.5, 0.7, 0.95, 10).speedup.idxmax() for one in machines)
-    assert free[1] == 120 and dear[1] < 16 and slow[0] == 1
 
 
 # ---- widgets, without a kernel: events are fired ----

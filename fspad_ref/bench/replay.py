@@ -304,18 +304,24 @@ def draft_guesses(draft: Draft, levels: int = 6) -> Guesses:
     sees the true pairs up to t and its own rows of the depths before, as in a tree.
     """
 
+    def logits(u: Tensor) -> Tensor:
+        """(rows, D) -> (rows, V); -inf for what the draft cannot propose."""
+        own, columns = draft.lm_head(u), torch.arange(draft.config.vocab_size, device=u.device)
+        columns = columns if draft.vocabulary is None else draft.vocabulary
+        return own.new_full((len(u), draft.config.vocab_size), -torch.inf).index_copy(1, columns, own)
+
     def guess(features: Float[Tensor, "1 n hidden"], ids: Int[Tensor, "1 n"]) -> Iterator[Tensor]:
         pairs, device = ids.shape[1] - 1, ids.device
         cache = draft.new_cache(pairs * levels)
         u, g = draft(features[:, :-1], ids[:, 1:], cache=cache)
-        yield draft.lm_head(u[0, :-1])
+        yield logits(u[0, :-1])
         visible = torch.ones(pairs, pairs, dtype=torch.bool, device=device).tril()  # row t: the true pairs up to t
         for d in range(2, min(levels, pairs - 1) + 1):
             rows = pairs - d
             visible = torch.cat((visible[:rows], torch.eye(rows, dtype=torch.bool, device=device)), dim=1)
             positions = torch.arange(d - 1, pairs - 1, device=device)[None]
             u, g = draft(g[:, :rows], ids[:, d:-1], visible[None, None], positions=positions, cache=cache)
-            yield draft.lm_head(u[0])
+            yield logits(u[0])
 
     return guess
 
