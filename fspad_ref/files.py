@@ -191,6 +191,7 @@ class OnTheHub(ModelHubMixin, paper_url="https://arxiv.org/abs/2408.15562", libr
         found = ", ".join([f"model_type {kind!r}", *sorted(set(settings) - names)])
         require(known, CheckpointError, f"model_type 'fspad_ref' and its settings in {folder}", found, advice)
         settings.pop("kind", None)
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         return cls(cls.config_class(**settings), target)._load(load_tensors(folder / "model.safetensors"), folder)
 
     def _load(self, tensors: Mapping[str, Tensor], source: str | Path) -> "OnTheHub":

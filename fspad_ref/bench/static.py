@@ -88,6 +88,7 @@ class StaticDraft(Draft):
     def __init__(self, draft: Draft):
         nn.Module.__init__(self)
         self._draft, self._target, self.config = (draft,), (draft.target,), draft.config
+        self._head, self.vocabulary = draft._head, draft.vocabulary
 
     def forward(self, features, next_token_ids, attention_mask=None, *, positions=None, cache=None) -> DraftOutput:
         mask = cache.visible(attention_mask[0, 0])  # (k, entries) -> (1, 1, k, capacity)
