@@ -280,8 +280,8 @@ def command(tmp_path) -> list[str]:
             turns = [("user", "a b"), ("assistant", "cdefgh"[i % 5 :]), ("user", "b"), ("assistant", "c d e")]
             said = [{"role": role, "content": " ".join(text.replace(" ", ""))} for role, text in turns]
             file.write(json.dumps({"messages": said}) + "\n")
-    options = "--kinds eagle fspad --training.steps 4 --training.batches-per-step 2 --training.tokens-per-batch 40"
-    where = f"--target {tmp_path / 'target'} --data {tmp_path / 'chats.jsonl'}"
+    options = "--kinds eagle fspad --vocabulary 10 --training.steps 4 --training.batches-per-step 2"
+    where = f"--training.tokens-per-batch 40 --target {tmp_path / 'target'} --data {tmp_path / 'chats.jsonl'}"
     return ["train", *options.split(), *where.split(), "--held-out", "5", "--own-answers", "4", "--answer-tokens", "4"]
 
 
@@ -296,7 +296,8 @@ def test_the_command_trains_on_a_file_and_resumes(command, tmp_path, monkeypatch
     assert capsys.readouterr().out.count("on 2 prompts after step 4") == 2, "at most a tenth is held out"
     target = Target.from_pretrained(str(tmp_path / "target"))
     for kind in ("eagle", "fspad"):
-        assert Draft.from_pretrained(out / kind, target).config.kind == kind
+        config = Draft.from_pretrained(out / kind, target).config
+        assert config.kind == kind and len(config.vocabulary) == 10 and 1 in config.vocabulary, "E is token 1"
         record = load_json(out / kind / "training.json")
         assert record["step"] == 4 and record["config"]["dialogues"] == 18
     for number, (ids, response) in enumerate(load_json(out / "own_answers-4-4.json")):

@@ -1,6 +1,7 @@
 """`python -m fspad_ref train`, or `accelerate launch ... -m fspad_ref train`: train drafts of some kinds together."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +13,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
 from fspad_ref.bench.answers import Job, answer, run_jobs
-from fspad_ref.data import Dialogue, Encoded, prompt_ids, read_dialogues
+from fspad_ref.data import Dialogue, Encoded, encode, prompt_ids, read_dialogues
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, InputError, require
 from fspad_ref.files import load_json, save_json
@@ -32,6 +33,7 @@ class DraftsConfig:
     resume: bool = False  # go on from the checkpoint in OUT
     target: str = "data/old/target"  # folder or Hub id of the target, a Hugging Face causal language model
     data: Path = Path("data/old/dialogues.jsonl.gz")  # JSON or JSONL, ShareGPT's or the messages format, also .gz
+    vocabulary: int | None = None  # of the drafts: so many tokens, those that answers hold most often; None: all
     own_answers: int = 0  # so many dialogues, the first ones, get answers that the target writes; OUT keeps them
     answer_tokens: int = 128  # longest of those answers
     held_out: int = 18  # so many dialogues, the last ones, a tenth at most, only give prompts to measure tau on
@@ -52,7 +54,8 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
     learnt = len(dialogues) - min(config.held_out, len(dialogues) // 10)
     prompts = [prompt_ids(target.tokenizer, [], one.turns[0][0], one.system) for one in dialogues[learnt:]]
     texts = dialogues[own:learnt] + (own_answers(target, dialogues[:learnt][:own], config, accelerator) if own else [])
-    drafts = {kind: new_draft(kind, target, config.training.seed) for kind in config.kinds}
+    words = frequent_tokens(target, texts, config.vocabulary) if config.vocabulary else None
+    drafts = {kind: new_draft(kind, target, config.training.seed, words) for kind in config.kinds}
     tau = acceptance_on(target, prompts) if prompts else None
     with tqdm(total=config.training.steps, unit="step", disable=not accelerator.is_main_process) as bar:
         record = train(target, drafts, texts, config.training, progress(bar), evaluate=tau, out=config.out,
@@ -61,6 +64,14 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
         accelerator.print(f"{kind:10}  tau {tau:.2f} on {len(prompts)} prompts after step {step}: {config.out / kind}")
     accelerator.end_training()
     return record
+
+
+def frequent_tokens(target: Target, texts: Sequence[Dialogue | Encoded], size: int) -> tuple[int, ...]:
+    """The `size` tokens that answers hold most often, the end token among them, ascending: a draft's vocabulary."""
+    encoded = (encode(text, target.tokenizer) if isinstance(text, Dialogue) else text for text in texts)
+    count = Counter(token for ids, response in encoded for token, answer in zip(ids, response, strict=True) if answer)
+    end = [token for token in [target.tokenizer.eos_token_id] if token is not None]
+    return tuple(sorted(end + [token for token, _ in count.most_common() if token not in end][: size - len(end)]))
 
 
 def launched() -> Accelerator:
