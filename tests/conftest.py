@@ -71,9 +71,9 @@ class TextDraft(Draft):
     def __init__(self, target: Target, guess, first: int):
         nn.Module.__init__(self)
         self._target, self.guess, self.first, self.known = (target,), guess, first, {}
-        self.config = SimpleNamespace(vocab_size=target.vocab_size)
+        self.config = SimpleNamespace(vocab_size=target.vocab_size, vocabulary=None)
 
-    lm_head = staticmethod(lambda logits: logits)
+    vocabulary, lm_head = None, staticmethod(lambda logits: logits)
 
     def new_cache(self, capacity, batch=1):
         return KVCache(1, 1, 1, capacity, dtype=torch.float64)
