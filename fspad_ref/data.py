@@ -40,6 +40,7 @@ class Dialogue:
 
     turns: tuple[tuple[str, str], ...]
     system: str = ""
+    ended: bool = True  # False: a limit cut the last answer off, so no end token belongs to it
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _dialogue(record: Any, where: str) -> tuple[Dialogue, int]:
     pairs = itertools.pairwise(said)
     turns = tuple((asked, answer) for (one, asked), (other, answer) in pairs if (one, other) == ("user", "assistant"))
     system = said[0][1] if turns and said[0][0] == "system" else ""
-    return Dialogue(turns, system), len(said) - 2 * len(turns) - bool(system)
+    return Dialogue(turns, system, record.get("ended", True)), len(said) - 2 * len(turns) - bool(system)
 
 
 def read_questions(path: str | os.PathLike) -> list[Question]:
@@ -196,6 +197,9 @@ def encode(dialogue: Dialogue, tokenizer: Any) -> tuple[list[int], list[bool]]:
             response[len(prompt) : len(prompt) + end] = [True] * end
     advice = "The chat template merges tokens where an answer begins: use a different template."
     require(any(response), InputError, "an answer that continues the ids of its prompt", "none", advice)
+    last = len(response) - 1 - response[::-1].index(True)
+    if not dialogue.ended and ids[last] == tokenizer.eos_token_id:
+        return ids[:last], response[:last]
     return ids, response
 
 

@@ -52,6 +52,8 @@ def tokenizer(template: str | None = PLAIN) -> PreTrainedTokenizerFast:
                           "<|user|> four <|assistant|> [one] [<|end|>]"),
         (CHATML, SHORT, "<|user|> system four <|end|> newline <|user|> user one <|end|> newline "
                         "<|user|> assistant [two] [<|end|>] newline"),
+        (CHATML, Dialogue((("one", "two"),), "four", ended=False), "<|user|> system four <|end|> newline <|user|> "
+                        "user one <|end|> newline <|user|> assistant [two]"),
         (REWRITING, DIALOGUE, "<|bos|> <|user|> one <|assistant|> three two three <|end|> "
                               "<|user|> four <|assistant|> [one] [<|end|>]"),
     ],

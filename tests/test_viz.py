@@ -130,6 +130,7 @@ def test_boxes_carry_the_recorded_numbers_and_roles(run):
 def test_a_round_is_an_animation_with_a_frame_per_stage(bench):
     film = Image.open(io.BytesIO(drawer.animate(bench.run(settings()), 0)))
     assert film.n_frames == len(drawer.stage_names(TREE.levels)) and film.info["duration"] == 1500
+    assert drawer.draw(drawer.tree_view(bench.run(settings()).rounds[0].tree)).axes[0].patches, "a tree without a round"
 
 
 def test_kinds_of_tokens_follow_the_rounds_or_the_numbers_are_refused():

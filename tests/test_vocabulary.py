@@ -22,7 +22,6 @@ IDS = torch.tensor([[2, 7, 5, 11, 3, 9]])
 
 @pytest.fixture
 def drafts(target):
-    """The same weights, with all words and with few."""
     whole = tiny_draft(target)
     few = Draft(DraftConfig(vocabulary=WORDS), target).eval()
     few.load_state_dict(whole.state_dict())
@@ -63,6 +62,8 @@ def test_files_keep_it_and_bad_ones_are_refused(target, drafts, tmp_path):
     drafts[1].save_pretrained(tmp_path)
     again = Draft.from_pretrained(tmp_path, target)
     assert again.config == drafts[1].config and again.vocabulary.tolist() == [*WORDS]
+    Draft(DraftConfig(False, False, vocabulary=WORDS), target).to_official(tmp_path / "served")
+    assert torch.load(tmp_path / "served" / "token_map.pt").tolist() == [*WORDS]
     for wrong in ((), (3, 2), (3, 3), (-1, 2), (5, 31)):
         with pytest.raises(ConfigError, match=r"ascending token ids in \[0, 31\)"):
             Draft(DraftConfig(vocabulary=wrong), target)

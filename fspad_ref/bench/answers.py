@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fspad_ref.cache import KVCache
-from fspad_ref.errors import InputError
+from fspad_ref.errors import InputError, require
 from fspad_ref.sampling import SamplingConfig, at_least_float32, choose, gumbel, position_uniforms, process_logits
 from fspad_ref.target import Target
 
@@ -43,8 +43,7 @@ def answers(
     max_new_tokens: int, eos_token_id: int, slots: int = 64,
 ) -> list[list[int]]:  # fmt: skip
     """The target's answers to many prompts, in their order; sampling settings are shared, or one per prompt."""
-    if not all(prompts):
-        raise InputError("expected prompts of at least one token, found an empty one. Give the model some text.")
+    require(all(prompts), InputError, "prompts of at least one token", "an empty one", "Give the model some text.")
     each = [sampling] * len(prompts) if isinstance(sampling, SamplingConfig) else sampling
     jobs = [answer(p, one, max_new_tokens, eos_token_id) for p, one in zip(prompts, each, strict=True)]
     longest = max(map(len, prompts), default=0) + max_new_tokens
@@ -55,10 +54,9 @@ def answers(
 @torch.inference_mode()
 def run_jobs(target: Target, jobs: Iterable[Job], slots: int, capacity: int) -> Iterator[tuple[int, Any]]:
     """Run jobs in `slots` slots of `capacity` positions; yields (number of the job, what it returned) as they end."""
-    if capacity > target.max_positions:
-        raise InputError(f"expected texts of at most {target.max_positions} tokens, found {capacity}. Shorten them.")
-    if target.devices:
-        raise InputError("expected a target on one device, found one spread by device_map. Load it without that.")
+    most = target.max_positions
+    require(capacity <= most, InputError, f"texts of at most {most} tokens", capacity, "Shorten them.")
+    require(not target.devices, InputError, "a target on one device", "several (device_map)", "Load it on one.")
     batch, waiting = _Batch(target, slots, capacity), enumerate(jobs)
     running: dict[int, tuple[int, Job]] = {}
     for slot in range(slots):
@@ -112,7 +110,6 @@ class _Batch:
         positions, mask = self.cache.prepare(rows)
         features = self.target.backbone(input_ids=ids, position_ids=positions, attention_mask=mask,
                                         past_key_values=self.cache).last_hidden_state[:, 0]  # fmt: skip
-        self.cache.truncate(0)
         alike: dict[tuple, list[int]] = {}  # rows that draw now, by temperature, top-p and top-k
         for i, slot in enumerate(rows):
             self.cache.held[slot] += 1
@@ -134,8 +131,7 @@ class _Batch:
             uniform = torch.cat([position_uniforms(seed, position, logits.shape[1]) for seed, position in keys])
             noise = gumbel(uniform).to(logits.device)  # (R, V)
         tokens = choose(process_logits(logits, config), noise).tolist()
-        if -1 in tokens:
-            raise InputError("expected finite logits, found NaN or only impossible tokens. Check the target's weights.")
+        require(-1 not in tokens, InputError, "finite logits", "NaN or only impossible tokens", "Check the weights.")
         return tokens
 
 
@@ -158,8 +154,7 @@ class SlotCache(KVCache):
         """For a step of these rows: their positions, and what each may see."""
         self.at = torch.tensor([self.held[slot] for slot in rows], device=self.kv.device)  # (R,)
         self.rows, self.end = torch.tensor(rows, device=self.kv.device), int(self.at.max()) + 1
-        if self.end > self.capacity:
-            raise InputError(f"expected texts of at most {self.capacity} tokens, found a longer one. Allow more.")
+        require(self.end <= self.capacity, InputError, f"at most {self.capacity} tokens", self.end, "Allow more.")
         hidden = torch.arange(self.end, device=self.kv.device) > self.at[:, None]
         mask = torch.zeros(hidden.shape, dtype=self.kv.dtype, device=self.kv.device)  # eager adds it
         mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)

@@ -306,9 +306,10 @@ def draft_guesses(draft: Draft, levels: int = 6) -> Guesses:
 
     def logits(u: Tensor) -> Tensor:
         """(rows, D) -> (rows, V); -inf for what the draft cannot propose."""
-        own, columns = draft.lm_head(u), torch.arange(draft.config.vocab_size, device=u.device)
-        columns = columns if draft.vocabulary is None else draft.vocabulary
-        return own.new_full((len(u), draft.config.vocab_size), -torch.inf).index_copy(1, columns, own)
+        own = draft.lm_head(u)
+        if draft.vocabulary is None:
+            return own
+        return own.new_full((len(u), draft.config.vocab_size), -torch.inf).index_copy(1, draft.vocabulary, own)
 
     def guess(features: Float[Tensor, "1 n hidden"], ids: Int[Tensor, "1 n"]) -> Iterator[Tensor]:
         pairs, device = ids.shape[1] - 1, ids.device

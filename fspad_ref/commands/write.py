@@ -111,13 +111,12 @@ class Writer:
             if not question:
                 break
             tokens = yield from answer(self.between, sampling, self.limit, self.eos)
-            ended = tokens[-1] == self.eos
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
             record["messages"] += [{"role": "user", "content": self.tokenizer.decode(question)},
                                    {"role": "assistant", "content": text}]  # fmt: skip
             record["tokens"].append(len(tokens))
-            record["ended"] = ended
-            if not ended:
+            record["ended"] = tokens[-1] == self.eos
+            if not record["ended"]:
                 break
             feed = self.again  # begins with the end token, which is drawn but not fed yet
         return record
