@@ -254,6 +254,7 @@ class Draft(nn.Module, OnTheHub):
             positions = torch.arange(held, held + T, device=features.device)[None]
         embedding = self.target.embed(next_token_ids).to(features.dtype)  # (B, T) -> (B, T, D)
         h = self.fuse(torch.cat((embedding, features), dim=-1))  # (B, T, 2D) -> (B, T, D)
+        h = h.to(features.dtype)  # under autocast: sums and norms in float32
         if self.sampler is not None:
             h = self.sampler(h, embedding)
         return self.layer(h, self.rotary(h, positions), causal_mask(attention_mask, held, T, h.device), cache)

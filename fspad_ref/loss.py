@@ -40,18 +40,23 @@ def feature_loss(
 
 def logit_loss(
     logit_feature: Float[Tensor, "batch seq hidden"], target_features: Float[Tensor, "batch seq hidden"],
-    lm_head: Callable[[Tensor], Tensor], mask: Tensor, draft: Draft | None = None,
+    lm_head: Callable[[Tensor], Tensor], mask: Tensor, draft: Draft | None = None, log_partition: Tensor | None = None,
 ) -> Float[Tensor, ""]:  # fmt: skip
     """Cross-entropy of the draft's token distribution against the target's, in nats; 0 under an all-zero mask.
 
     Only rows under the mask go through lm_head: at a vocabulary of 128,000 the others would cost more than the draft.
     draft: of one with a vocabulary V' of its own, - sum_{w in V'} p(w) log q(w): p is not renormalised, so a position
     counts by p(V'), and one whose probability lies outside teaches nothing.
+    log_partition (B, T): log sum_V exp of the target's logits, where it is known; only V' of them are computed then.
     """
     chosen = mask.bool()
-    p = F.softmax(at_least_float32(lm_head(target_features[chosen])), dim=-1)  # (B, T, D) -> (M, D) -> (M, V)
-    if draft is not None and draft.vocabulary is not None:
-        p, lm_head = p[:, draft.vocabulary], draft.lm_head  # (M, V) -> (M, V')
+    own = draft is not None and draft.vocabulary is not None
+    if own and log_partition is not None:
+        p = (at_least_float32(draft.lm_head(target_features[chosen])) - log_partition[chosen][:, None]).exp()  # (M, V')
+    else:
+        p = F.softmax(at_least_float32(lm_head(target_features[chosen])), dim=-1)  # (B, T, D) -> (M, D) -> (M, V)
+        p = p[:, draft.vocabulary] if own else p
+    lm_head = draft.lm_head if own else lm_head
     log_q = F.log_softmax(at_least_float32(lm_head(logit_feature[chosen])), dim=-1)
     return -(p * log_q).sum() / chosen.sum().clamp(min=1)
 
@@ -59,7 +64,7 @@ def logit_loss(
 def partial_alignment_loss(
     out_draft: DraftOutput, target_features: Float[Tensor, "batch seq hidden"],
     lm_head: Callable[[Tensor], Tensor], mask: Tensor, feature_weight: float = 1.0, logit_weight: float = 0.1,
-    draft: Draft | None = None,
+    draft: Draft | None = None, log_partition: Tensor | None = None,
 ) -> DraftLoss:  # fmt: skip
     """FSPAD's loss; with u = g it is EAGLE's.
 
@@ -69,10 +74,11 @@ def partial_alignment_loss(
         lm_head: the target's frozen output map, (..., D) -> (..., V).
         mask: (B, T), 1 where tokens t+1 and t+2 belong to a response.
         draft: the draft, if it may have a vocabulary of its own.
+        log_partition: (B, T), log sum_V exp(lm_head f_{t+1}) where it is known; see logit_loss.
     """
     target_features = target_features.detach()
     feature = feature_loss(out_draft.aligned_feature, target_features, mask)
-    logit = logit_loss(out_draft.logit_feature, target_features, lm_head, mask, draft)
+    logit = logit_loss(out_draft.logit_feature, target_features, lm_head, mask, draft, log_partition)
     return DraftLoss(feature_weight * feature + logit_weight * logit, feature, logit)
 
 

@@ -37,7 +37,6 @@ from fspad_ref.draft import KINDS, Draft, DraftConfig
 from fspad_ref.errors import CheckpointError, ConfigError, NonFiniteLoss, require
 from fspad_ref.files import load_tensors, save_json, save_tensors
 from fspad_ref.loss import partial_alignment_loss
-from fspad_ref.sampling import at_least_float32
 from fspad_ref.target import Target
 
 Kind = Literal["eagle", "fs", "pad", "fspad", "eagle_wide"]
@@ -57,7 +56,8 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)  # decay rates of AdamW's moments
     weight_decay: float = 0.01  # AdamW's, decoupled
     warmup_steps: int = 100  # of linear warm-up from zero
-    decay: Literal["linear", "cosine", "none"] = "cosine"  # how the learning rate goes to zero after the warm-up
+    decay: Literal["linear", "cosine", "none"] = "cosine"  # how the learning rate goes to zero
+    decay_steps: int | None = None  # over the last so many steps; None: over all after the warm-up
     clip: Literal["norm", "value", "none"] = "norm"  # gradients by their total norm, or each (the reference, at 0.5)
     clip_at: float = 0.5  # the limit of that clipping
     noise: float = 0.025  # half-width of the uniform noise on input features
@@ -78,7 +78,8 @@ class TrainConfig:
         """Learning rate of a step, counted from 0."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        first = self.warmup_steps if self.decay_steps is None else self.steps - self.decay_steps
+        done = max(0.0, (step - first) / max(1, self.steps - first))
         shape = {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done)), "none": 1.0}
         return self.learning_rate * shape[self.decay]
 
@@ -121,7 +122,7 @@ def new_draft(kind: Kind, target: Target, seed: int = 0, vocabulary: tuple[int, 
 def train(
     target: Target, drafts: Mapping[str, Draft], dialogues: Sequence[Dialogue | Encoded], config: TrainConfig,
     on_step: Callable[[TrainRecord], None] | None = None, *, evaluate: Callable[[Draft], float] | None = None,
-    features_of: Callable[[Batch], Tensor] | None = None, out: str | Path | None = None, resume: bool = False,
+    features_of: Callable[[Batch], Any] | None = None, out: str | Path | None = None, resume: bool = False,
     accelerator: Accelerator | None = None,
 ) -> TrainRecord:  # fmt: skip
     """Train several drafts on the same batches, features and noise.
@@ -129,8 +130,10 @@ def train(
     dialogues: `Dialogue`s, or (token ids, response mask) pairs; any lazy sequence will do.
     on_step: called with the record after every step, for a progress bar.
     evaluate: draft -> tau. The weights with the best tau are kept; without it, the last ones.
-    features_of: batch -> the target's features (B, T, D), such as stored ones; by default the target computes them.
-    out: folder for the checkpoint, and at the end one folder per draft; None keeps everything in memory.
+    features_of: batch -> the target's features (B, T, D), such as stored ones, or a pair of them and the log_partition
+        of loss.py (B, T); by default the target computes them.
+    out: folder for the checkpoint, and at the end one folder per draft; None keeps everything in memory. With
+        decay_steps, trunk.safetensors is the checkpoint from before the decay: a longer training can go on from it.
     resume: go on from the checkpoint in `out`, if there is one.
     accelerator: of the processes that share the training, made with device_placement=False; default: accelerate's own.
 
@@ -175,20 +178,23 @@ def train(
         for i in range(rank, per_step, processes):  # the batches of this process
             ids, mask, asked = step[i].input_ids.to(device), masks[i].to(device), time.perf_counter()
             # Padding stands on the right, where causal attention hides it: neither target nor draft needs a mask.
-            features = at_least_float32(features_of(step[i]))  # (B, T, D)
+            found = features_of(step[i])
+            features, partition = found if isinstance(found, tuple) else (found, None)
+            features = features.to(torch.float32 if half else target.dtype)  # (B, T, D)
             target.synchronize()
             record.target_seconds += time.perf_counter() - asked
             inputs, teacher = features[:, :-1], features[:, 1:]  # (B, T-1, D) each
             random = torch.Generator(device).manual_seed(config.seed * 1_000_003 + record.step * per_step + i)
             noise = torch.rand(inputs.shape, generator=random, device=device, dtype=inputs.dtype)
             inputs = inputs + config.noise * (2.0 * noise - 1.0)
+            partition = None if partition is None else partition[:, 1:]  # (B, T-1)
             share = positions[i] / sum(positions)
             for (name, model), sums in zip(models.items(), losses, strict=True):
                 with nullcontext() if i + processes >= per_step else accelerator.no_sync(model):
-                    output = model(inputs, ids[:, 1:])  # (B, T-1, D), (B, T-1) -> u and g, (B, T-1, D) each
-                    with torch.autocast(device.type, torch.bfloat16, enabled=half):  # lm_head is the target's
+                    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                        output = model(inputs, ids[:, 1:])  # (B, T-1, D), (B, T-1) -> u and g, (B, T-1, D) each
                         loss = partial_alignment_loss(output, teacher, target.lm_head, mask, config.feature_weight,
-                                                      config.logit_weight, drafts[name])  # fmt: skip
+                                                      config.logit_weight, drafts[name], partition)  # fmt: skip
                     (loss.total * share * processes).backward()  # DDP and FSDP take the mean over the processes
                 sums += share * torch.stack(loss).detach()
         losses = accelerator.reduce(losses, "sum").tolist()
@@ -225,6 +231,8 @@ def train(
         if file and (last or config.checkpoint_every and record.step % config.checkpoint_every == 0):
             save_checkpoint(file, record, models, optimizers, best, write=rank == 0)
             saved = record.step
+        if file and config.decay_steps and record.step == config.steps - config.decay_steps:
+            save_checkpoint(file.with_name("trunk.safetensors"), record, models, optimizers, best, write=rank == 0)
         if on_step:
             on_step(record)
 
@@ -258,6 +266,10 @@ def load_checkpoint(file: Path, now: TrainRecord, models: dict, optimizers: dict
     record = TrainRecord(**json.loads(bytes(tensors["record"].tolist())))
     old, new = record.config, now.config
     keys = sorted(key for key in old | new if old.get(key) != new.get(key))
+    plans = [TrainConfig(**{key: one[key] for key in vars(TrainConfig()) if key in one}) for one in (old, new)]
+    rates = [[plan.learning_rate_at(step) for step in range(record.step)] for plan in plans]
+    if rates[0] == rates[1] and record.step <= plans[1].steps:  # so far the same training, whatever its length
+        keys = [key for key in keys if key not in ("steps", "decay", "decay_steps")]
     found = "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in keys)
     require(not keys, CheckpointError, f"the settings of {file}", f"others: {found}", "Use those, or another folder.")
 

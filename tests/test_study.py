@@ -13,8 +13,9 @@ from worded import QUESTIONS, TREE, worded_target
 from fspad_ref import Draft
 from fspad_ref.bench import study as module
 from fspad_ref.bench.bench import Speculative, decode_questions
+from fspad_ref.bench.features import StoredFeatures
 from fspad_ref.bench.statistics import taus
-from fspad_ref.bench.study import Remembered, StudyConfig, alphas, pairs, report, study, train_missing
+from fspad_ref.bench.study import StudyConfig, alphas, pairs, report, study, train_missing
 from fspad_ref.data import Batch
 from fspad_ref.errors import ConfigError
 from fspad_ref.train import TrainConfig, new_draft, train
@@ -122,21 +123,19 @@ def test_an_interrupted_training_goes_on(target, dialogues, config, tmp_path):
     assert len(steps) == 3, "two of the three steps were done"
 
 
-def test_remembered_features_are_the_targets(target, monkeypatch):
+def test_stored_features_are_the_targets(target, tmp_path, monkeypatch):
     ids = torch.tensor([[5, 7, 9, 11, 6], [8, 4, 10, 0, 0]])  # the second row is padded
     response = torch.tensor([[0, 1, 1, 1, 1], [0, 1, 1, 0, 0]]).bool()
-    batch = Batch(ids, response, 8)
-    remembered = Remembered(target)
-    first = remembered(batch)
-    assert torch.equal(first, target.features(ids))
+    stored, real = StoredFeatures(target, tmp_path), response | (torch.arange(5) < 3)
+    features, log_partition = stored(Batch(ids, response, 8))
+    exact = target.features(ids)
+    assert features.dtype == torch.bfloat16 and torch.equal(features[real], exact[real].bfloat16())
+    sums = target.lm_head(features.to(exact.dtype)).logsumexp(-1)[real]
+    torch.testing.assert_close(log_partition[real], sums, check_dtype=False)
     monkeypatch.setattr(target, "features", None)  # a call would fail
     wider = Batch(torch.nn.functional.pad(ids, (0, 2)), torch.nn.functional.pad(response, (0, 2)), 8)
-    again = remembered(wider)
-    assert again.shape == (2, 7, 24) and torch.equal(again[0, :5], first[0]) and torch.equal(again[1, :3], first[1, :3])
-    monkeypatch.undo()
-    small = Remembered(target, room=5 * 24 * 8)
-    small(batch)
-    assert len(small.rows) == 1, "there was room for one row"
+    again, sums = StoredFeatures(target, tmp_path)(wider)
+    assert again.shape == (2, 7, 24) and torch.equal(again[:, :5][real], features[real]) and sums[1, 3:].sum() == 0
 
 
 @pytest.mark.parametrize("settings", [dict(kinds=("fspad",)), dict(seeds=0), dict(temperatures=())])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
@@ -151,6 +152,8 @@ def test_the_learning_rate_warms_up_then_decays(decay):
     config = TrainConfig(steps=12, warmup_steps=2, learning_rate=1.0, decay=decay)
     expected = [0.5, 1.0, 1.0, 1.0 if decay == "none" else 0.5]
     assert [config.learning_rate_at(step) for step in (0, 1, 2, 7)] == pytest.approx(expected)
+    late = replace(config, decay_steps=4)
+    assert [late.learning_rate_at(step) for step in (1, 7, 8, 10)] == pytest.approx([1.0] * 3 + [expected[3]])
 
 
 # --- checkpoints, evaluation, guards ---------------------------------------------------------------------------------
@@ -172,6 +175,21 @@ def test_resuming_is_bitwise_the_uninterrupted_training(dtype, dialogues, tmp_pa
     assert (record.step, record.tokens) == (6, straight.tokens)
     assert [step for step, _ in record.tau["fspad"]] == [2, 4, 6]
     assert load_json(tmp_path / "fspad" / "training.json")["loss"] == {"fspad": record.loss["fspad"]}
+
+
+def test_a_longer_training_goes_on_from_before_the_decay(target, dialogues, tmp_path):
+    short = replace(QUICK, decay_steps=2, evaluate_every=0, checkpoint_every=0)
+    long, straight, branched = replace(short, steps=9, decay_steps=3), tiny_draft(target), tiny_draft(target, 9)
+    train(target, {"d": tiny_draft(target)}, dialogues, short, out=tmp_path / "short")
+    begun = tmp_path / "long" / "checkpoint.safetensors"
+    begun.parent.mkdir()
+    shutil.copy(tmp_path / "short" / "trunk.safetensors", begun)
+    train(target, {"d": branched}, dialogues, long, out=begun.parent, resume=True)
+    train(target, {"d": straight}, dialogues, long)
+    assert same(straight, branched)
+    shutil.copy(tmp_path / "short" / "checkpoint.safetensors", begun)  # its learning rate has gone down already
+    with pytest.raises(CheckpointError, match="decay_steps was 2 and is now 3; steps was 6 and is now 9"):
+        train(target, {"d": branched}, dialogues, long, out=begun.parent, resume=True)
 
 
 def test_another_training_is_not_resumed_and_each_difference_is_named(target, dialogues, tmp_path):

@@ -56,6 +56,9 @@ def test_the_loss_is_not_renormalised(target, drafts):
     p = target.lm_head(features[0, 1:]).softmax(-1)[:, list(WORDS)]  # sums to less than 1
     log_q = target.lm_head(out.logit_feature[0])[:, list(WORDS)].log_softmax(-1)
     assert found.item() == pytest.approx(-(p * log_q).sum(-1)[mask[0].bool()].mean().item(), rel=1e-6)
+    stored = target.lm_head(features[:, 1:]).logsumexp(-1)
+    known = partial_alignment_loss(out, features[:, 1:], target.lm_head, mask, draft=few, log_partition=stored).logit
+    assert known.item() == pytest.approx(found.item(), rel=1e-6)
 
 
 def test_files_keep_it_and_bad_ones_are_refused(target, drafts, tmp_path):

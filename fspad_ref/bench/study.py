@@ -9,6 +9,7 @@ FSPAD's draft has about 1.76 times the parameters of EAGLE's. The kind "eagle_wi
 its MLP widened until it has as many parameters as FSPAD.
 
     OUT/recordings/                        the target's answers
+    OUT/features/                          the target's features of the dialogues (features.py)
     OUT/seed-S/KIND/                       a trained draft: config.json, model.safetensors, training.json
     OUT/seed-S/KIND/replay.csv             its replay, a row for every answer
 
@@ -25,16 +26,14 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from fspad_ref.bench.bench import choose_questions, loops
+from fspad_ref.bench.features import StoredFeatures
 from fspad_ref.bench.record import load_record, save_record
 from fspad_ref.bench.replay import Recording, n_alpha, record, replay_many
 from fspad_ref.bench.statistics import differences, spread, taus
-from fspad_ref.data import CATEGORIES, Batch, Dialogue, Encoded, Question, read_dialogues, read_questions
+from fspad_ref.data import CATEGORIES, Dialogue, Encoded, Question, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
 from fspad_ref.target import Target
@@ -94,7 +93,7 @@ def study(
     recordings = record(target, questions, config.temperatures, max_new_tokens=config.max_new_tokens,
                         seed=config.noise_seed, batch=config.batch, folder=config.out / "recordings",
                         progress=progress)  # fmt: skip
-    features, tables = Remembered(target), []
+    features, tables = StoredFeatures(target, config.out / "features"), []
     for seed in range(config.seeds):
         folder = config.out / f"seed-{seed}"
         train_missing(target, dialogues, config, seed, folder, features, progress)
@@ -112,7 +111,7 @@ def study(
 
 def train_missing(
     target: Target, dialogues: Sequence[Dialogue | Encoded], config: StudyConfig, seed: int, folder: Path,
-    features: Callable[[Batch], Tensor] | None = None, progress: Progress = tqdm,
+    features: StoredFeatures | None = None, progress: Progress = tqdm,
 ) -> None:  # fmt: skip
     """Train the kinds that `folder` lacks, together; an interrupted training goes on from its checkpoint.
 
@@ -130,31 +129,6 @@ def train_missing(
         for kind in rest:
             os.replace(under_way / kind, folder / kind)
         shutil.rmtree(under_way)
-
-
-class Remembered:
-    """batch -> the target's features, computed once for each text: seeds and epochs meet the same dialogues again.
-
-    Rows are stored up to their last response token, since no loss looks beyond it, and come back padded with zeros.
-    Memory: D numbers per token, at most `room` bytes in all.
-    """
-
-    def __init__(self, target: Target, room: int = 4_000_000_000):
-        self.target, self.room = target, room
-        self.rows: dict[bytes, Tensor] = {}
-
-    def __call__(self, batch: Batch) -> Tensor:
-        ends = [int(row.nonzero().max()) + 1 for row in batch.response]
-        keys = [ids[:end].numpy().tobytes() for ids, end in zip(batch.input_ids, ends, strict=True)]
-        if all(key in self.rows for key in keys):
-            rows = pad_sequence([self.rows[key] for key in keys], batch_first=True)  # (B, T or less, D)
-            return F.pad(rows, (0, 0, 0, batch.input_ids.shape[1] - rows.shape[1])).to(self.target.device)
-        features = self.target.features(batch.input_ids.to(self.target.device))  # (B, T, D)
-        for key, row, end in zip(keys, features, ends, strict=True):
-            if key not in self.rows and self.room >= row[:end].nbytes:
-                self.rows[key] = row[:end].cpu().clone()
-                self.room -= row[:end].nbytes
-        return features
 
 
 # ---- replaying ----

@@ -13,10 +13,11 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
 from fspad_ref.bench.answers import Job, answer, run_jobs
+from fspad_ref.bench.features import StoredFeatures
 from fspad_ref.data import Dialogue, Encoded, encode, prompt_ids, read_dialogues
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, InputError, require
-from fspad_ref.files import load_json, save_json
+from fspad_ref.files import load_json, load_tensors, save_json, save_tensors
 from fspad_ref.generate import speculative_generate
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
@@ -31,6 +32,8 @@ class DraftsConfig:
     kinds: tuple[Kind, ...] = ("fspad",)  # eagle_wide, the control, is EAGLE with as many parameters as FSPAD
     out: Path = Path("out/drafts")  # folder for the checkpoint and the trained drafts
     resume: bool = False  # go on from the checkpoint in OUT
+    start: Path | None = None  # or from the trunk.safetensors of a shorter training, one with decay_steps
+    features: Path | None = None  # folder that keeps the target's features for other drafts; 1.2 kB a token of SmolLM2
     target: str = "data/old/target"  # folder or Hub id of the target, a Hugging Face causal language model
     data: Path = Path("data/old/dialogues.jsonl.gz")  # JSON or JSONL, ShareGPT's or the messages format, also .gz
     vocabulary: int | None = None  # of the drafts: so many tokens, those that answers hold most often; None: all
@@ -57,9 +60,13 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
     words = frequent_tokens(target, texts, config.vocabulary) if config.vocabulary else None
     drafts = {kind: new_draft(kind, target, config.training.seed, words) for kind in config.kinds}
     tau = acceptance_on(target, prompts) if prompts else None
+    checkpoint, stored = config.out / "checkpoint.safetensors", config.features
+    if config.start and not checkpoint.exists():
+        save_tensors(checkpoint, load_tensors(config.start))
     with tqdm(total=config.training.steps, unit="step", disable=not accelerator.is_main_process) as bar:
         record = train(target, drafts, texts, config.training, progress(bar), evaluate=tau, out=config.out,
-                       resume=config.resume, accelerator=accelerator)  # fmt: skip
+                       features_of=stored and StoredFeatures(target, stored), accelerator=accelerator,
+                       resume=config.resume or config.start is not None)  # fmt: skip
     for kind, (step, tau) in record.best.items() if prompts else ():
         accelerator.print(f"{kind:10}  tau {tau:.2f} on {len(prompts)} prompts after step {step}: {config.out / kind}")
     accelerator.end_training()
