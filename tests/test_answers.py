@@ -9,7 +9,7 @@ from conftest import tiny_target
 
 from fspad_ref import SamplingConfig, autoregressive_generate
 from fspad_ref.bench.answers import PREFILL, answer, answers, run_jobs
-from fspad_ref.commands.select import grams, loops, usable
+from fspad_ref.commands.select import grams, usable
 from fspad_ref.errors import InputError
 
 EOS = 1
@@ -44,15 +44,10 @@ def test_a_job_may_go_on_after_its_text():
 
 def test_texts_beyond_the_targets_positions_are_refused():
     with pytest.raises(InputError, match="at most"):
-        answers(target := tiny_target(), [[2, 3]], SamplingConfig(), target.max_positions, EOS)
+        answers(target := tiny_target(), [[2, 3]], [SamplingConfig()], target.max_positions, EOS)
 
 
 # ---- selecting ----
-
-
-def test_loops_are_eight_tokens_four_times():
-    once = list(range(8))
-    assert loops(once * 4) and not loops(once * 3) and not loops(list(range(100)))
 
 
 def record(number, question, reply="a fine answer", task="qa"):

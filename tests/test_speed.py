@@ -53,7 +53,7 @@ def test_a_profile_adds_up_and_restores_everything(target, temperature):
     places = [(tree, "grow_tree"), (tree, "top_children"), (generate, "verify"), (generate.Chooser, "every_node"),
               (KVCache, "keep")]  # fmt: skip
     before = [getattr(owner, name) for owner, name in places]
-    found = profile_rounds(target, draft, [PROMPT, PROMPT[:3]], tree=TREE, sampling=sampling, max_new_tokens=12)
+    found = profile_rounds(target, Speculative(draft, TREE), [PROMPT, PROMPT[:3]], sampling, 12)
     assert [getattr(owner, name) for owner, name in places] == before and "forward" not in vars(draft)
     assert found["stage"].tolist() == [*STAGES, "rest", "round"]
     assert found["share"][:-1].sum() == pytest.approx(1) and found["share"].iloc[-1] == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fspad_ref.bench.statistics import columns, differences, estimate, gained, spread, taus
+from fspad_ref.bench.statistics import columns, differences, gained, spread, taus
 
 
 def answers_of(counts: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
@@ -59,8 +59,8 @@ def test_coverage(seeds, spread):
     rng, held = np.random.default_rng(9), []
     for _ in range(300):
         answers = answers_of({"m": random_counts(rng, seeds, spread)})
-        found = estimate(gained(answers, 300)["m"].mean(0))
-        held.append(found.low <= 3.5 <= found.high)
+        found = columns("tau", gained(answers, 300)["m"].mean(0))
+        held.append(found["tau_low"] <= 3.5 <= found["tau_high"])
     # percentiles of 40 questions are a little narrow: 94 % rather than 95 %
     assert abs(np.mean(held) - 0.94) < 4 * np.sqrt(0.95 * 0.05 / 300), np.mean(held)
 

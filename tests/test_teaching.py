@@ -92,12 +92,6 @@ def test_broken_rules_miss_it_by_these_distances() -> None:
         assert g_test({x: drawn.count(x) for x in set(drawn)}, emitted[name]) > 1e-4, name
 
 
-def test_a_place_refuses_impossible_guesses() -> None:
-    for guesses in ((1, 1), (4,)):
-        with pytest.raises(InputError, match="guesses"):
-            Place(tuple("abcd"), *[(QUARTER,) * 4] * 3, guesses=guesses)
-
-
 @pytest.mark.parametrize(("solution", "passes"), [("answer = 4", True), ("answer = 5", False), ("answer = ...", False)])
 def test_folded_solutions_are_tried(tmp_path: Path, solution: str, passes: bool) -> None:
     chapter = tmp_path / "chapter.ipynb"

@@ -31,7 +31,7 @@ def test_one_big_tree_tells_tau_of_every_smaller_tree(target, draft):
     texts = [recording(target, [4, 4, 9], sampled), agreeable(target, draft)]
     trees = [TreeConfig(k, depth, n) for k in (2, 10) for depth in (1, 3) for n in (1, 4, 7, 9, 15, 80)
              if n <= TreeConfig(k, depth, 1).capacity]  # fmt: skip
-    found = replayed_taus(draft, texts, trees, progress=quiet)
+    found = replayed_taus(draft, texts, trees)
     assert list(found) == trees and len(set(found.values())) > 4
     for tree, tau in found.items():
         rounds = replay_many(draft, texts, tree, progress=quiet)
@@ -60,8 +60,8 @@ def test_where_costs_are_constant_and_texts_known_the_prediction_is_the_measurem
     monkeypatch.setattr(bench.time, "perf_counter", lambda: time[0])
     config = TuneConfig(**{**SMALL, "top_k": (3,), "finalists": 3})
     twice = [*QUESTIONS[:2], *QUESTIONS[:2]]  # the same questions are recorded and timed
-    best, found, costs = tune_tree(target, draft, twice, config, progress=quiet, now=lambda: time[0])
-    assert costs.plain == 10.0 and costs.drafting(TreeConfig(3, 2, 6)) == pytest.approx(1 + 2 * 1)
+    best, found, costs = tune_tree(target, draft, twice, config)
+    assert costs.plain == 10.0 and costs.extension == costs.level[3] == pytest.approx(1)
     assert found["predicted"].is_monotonic_decreasing and len(found) == 4
     finalists = found.dropna(subset="measured")
     assert finalists.index.tolist() == [0, 1, 2]

@@ -133,12 +133,9 @@ def test_a_round_is_an_animation_with_a_frame_per_stage(bench):
     assert drawer.draw(drawer.tree_view(bench.run(settings()).rounds[0].tree)).axes[0].patches, "a tree without a round"
 
 
-def test_kinds_of_tokens_follow_the_rounds_or_the_numbers_are_refused():
+def test_kinds_of_tokens_follow_the_rounds():
     for length, accepted, kinds in ((0, [], ""), (1, [], "t"), (6, [2, 1], "tddtdt"), (5, [2, 1], "tddtd")):
         assert "".join(kind[0] for kind in strips.token_kinds(length, accepted)) == kinds
-    for length, accepted in ((7, [2, 1]), (4, [2, 1]), (0, [0]), (2, [])):
-        with pytest.raises(InputError, match="add up"):
-            strips.token_kinds(length, accepted)
 
 
 def test_marks_need_no_colour_and_honour_no_color(monkeypatch):
@@ -149,8 +146,6 @@ def test_marks_need_no_colour_and_honour_no_color(monkeypatch):
     page = ElementTree.fromstring(strips.strip([*words[:4], "<\n"], kinds).replace("&ensp;", " ").replace("<br>", ""))
     marks = [part for part in page.find("div") if part.get("title")]
     assert [part.tag for part in marks] == ["b", "u", "u", "s", "b"] and marks[-1].text == "<⏎"
-    with pytest.raises(InputError, match="expected a kind"):
-        strips.strip(["a"], ["banana"])
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setenv("NO_COLOR", "1")
@@ -163,7 +158,7 @@ def test_marks_need_no_colour_and_honour_no_color(monkeypatch):
 def test_pieces_never_split_a_character():
     tokenizer = SimpleNamespace(decode=lambda ids, **_: bytes(ids).decode(errors="replace"))  # tokens are UTF-8's bytes
     text = "für 5 €"
-    found = strips.pieces(tokenizer, list(text.encode()))
+    found = [*map(strips.Pieces(tokenizer).push, text.encode())]
     assert "".join(found) == text and all(piece in text for piece in found) and len(found) == len(text.encode())
 
 

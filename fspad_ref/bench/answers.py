@@ -39,13 +39,12 @@ def answer(prompt: Sequence[int], sampling: SamplingConfig, max_new_tokens: int,
 
 
 def answers(
-    target: Target, prompts: Sequence[Sequence[int]], sampling: SamplingConfig | Sequence[SamplingConfig],
+    target: Target, prompts: Sequence[Sequence[int]], samplings: Sequence[SamplingConfig],
     max_new_tokens: int, eos_token_id: int, slots: int = 64,
 ) -> list[list[int]]:  # fmt: skip
-    """The target's answers to many prompts, in their order; sampling settings are shared, or one per prompt."""
+    """The target's answers to many prompts, in their order."""
     require(all(prompts), InputError, "prompts of at least one token", "an empty one", "Give the model some text.")
-    each = [sampling] * len(prompts) if isinstance(sampling, SamplingConfig) else sampling
-    jobs = [answer(p, one, max_new_tokens, eos_token_id) for p, one in zip(prompts, each, strict=True)]
+    jobs = [answer(p, one, max_new_tokens, eos_token_id) for p, one in zip(prompts, samplings, strict=True)]
     longest = max(map(len, prompts), default=0) + max_new_tokens
     found = dict(run_jobs(target, jobs, min(slots, max(1, len(jobs))), longest))
     return [found[number] for number in range(len(prompts))]
@@ -57,33 +56,25 @@ def run_jobs(target: Target, jobs: Iterable[Job], slots: int, capacity: int) -> 
     most = target.max_positions
     require(capacity <= most, InputError, f"texts of at most {most} tokens", capacity, "Shorten them.")
     require(not target.devices, InputError, "a target on one device", "several (device_map)", "Load it on one.")
-    batch, waiting = _Batch(target, slots, capacity), enumerate(jobs)
-    running: dict[int, tuple[int, Job]] = {}
-    for slot in range(slots):
-        yield from _start(batch, slot, waiting, running)
+    batch, waiting, ended = _Batch(target, slots, capacity), enumerate(jobs), []
+
+    def one_by_one(slot: int) -> Job:
+        """The job of a slot: one of the waiting jobs after the other."""
+        for number, job in waiting:
+            batch.cache.held[slot] = 0
+            ended.append((number, (yield from job)))
+
+    running = {slot: one_by_one(slot) for slot in range(slots)}
+    drawn = dict.fromkeys(running)  # nothing yet: send(None) begins a job
     while running:
-        for slot, token in batch.step(running).items():
-            number, job = running[slot]
+        for slot, token in drawn.items():
             try:
-                batch.append(slot, *job.send(token))
-            except StopIteration as stop:
-                yield number, stop.value
-                yield from _start(batch, slot, waiting, running)
-
-
-def _start(batch: "_Batch", slot: int, waiting: Iterator[tuple[int, Job]], running: dict) -> Iterator[tuple[int, Any]]:
-    """Give the slot to the next job that wants a token; yields jobs that end at once."""
-    running.pop(slot, None)
-    for number, job in waiting:
-        try:
-            wanted = next(job)
-        except StopIteration as stop:
-            yield number, stop.value
-            continue
-        running[slot] = number, job
-        batch.cache.held[slot] = 0
-        batch.append(slot, *wanted)
-        return
+                batch.append(slot, *running[slot].send(token))
+            except StopIteration:  # no job is waiting
+                del running[slot]
+        yield from ended
+        ended.clear()
+        drawn = batch.step(running) if running else {}
 
 
 class _Batch:
@@ -110,29 +101,21 @@ class _Batch:
         positions, mask = self.cache.prepare(rows)
         features = self.target.backbone(input_ids=ids, position_ids=positions, attention_mask=mask,
                                         past_key_values=self.cache).last_hidden_state[:, 0]  # fmt: skip
-        alike: dict[tuple, list[int]] = {}  # rows that draw now, by temperature, top-p and top-k
-        for i, slot in enumerate(rows):
+        for slot in rows:
             self.cache.held[slot] += 1
-            if not self.feed[slot]:
-                one = self.sampling[slot]
-                alike.setdefault((one.temperature, one.top_p, one.top_k), []).append(i)
-        drawn: dict[int, int] = {}
-        for group in alike.values():
-            slots = [rows[i] for i in group]
-            drawn |= zip(slots, self._draw(features[group], slots), strict=True)
-        return drawn
+        full = [i for i, slot in enumerate(rows) if not self.feed[slot]]  # all of their text has been fed
+        logits = at_least_float32(self.target.lm_head(features[full]))  # (full, V)
+        return {rows[i]: self._draw(row[None], rows[i]) for i, row in zip(full, logits, strict=True)}
 
-    def _draw(self, features: Float[Tensor, "rows hidden"], slots: list[int]) -> list[int]:
-        """One token per row; all rows share temperature, top-p and top-k, each has its own seed and position."""
-        config, noise = self.sampling[slots[0]], None
-        logits = at_least_float32(self.target.lm_head(features))  # (R, V)
+    def _draw(self, logits: Float[Tensor, "1 vocab"], slot: int) -> int:
+        """The next token of a slot, by its own settings, seed and position."""
+        config, noise = self.sampling[slot], None
         if not config.greedy:
-            keys = [(self.sampling[slot].seed, [self.cache.held[slot]]) for slot in slots]
-            uniform = torch.cat([position_uniforms(seed, position, logits.shape[1]) for seed, position in keys])
-            noise = gumbel(uniform).to(logits.device)  # (R, V)
-        tokens = choose(process_logits(logits, config), noise).tolist()
-        require(-1 not in tokens, InputError, "finite logits", "NaN or only impossible tokens", "Check the weights.")
-        return tokens
+            uniform = position_uniforms(config.seed, [self.cache.held[slot]], logits.shape[1])
+            noise = gumbel(uniform).to(logits.device)  # (1, V)
+        token = int(choose(process_logits(logits, config), noise))
+        require(token >= 0, InputError, "finite logits", "NaN or only impossible tokens", "Check the weights.")
+        return token
 
 
 class SlotCache(KVCache):

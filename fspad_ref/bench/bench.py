@@ -84,12 +84,8 @@ def noise_seed(seed: int, question_id: int, turn: int) -> int:
 
 def loops(tokens: Sequence[int], length: int = 8, times: int = 4) -> bool:
     """Whether some `length` tokens in a row stand at `times` places that do not overlap: easy to guess."""
-    places: dict[tuple, list[int]] = {}
-    for i in range(len(tokens) - length + 1):
-        found = places.setdefault(tuple(tokens[i : i + length]), [i])
-        if i - found[-1] >= length:
-            found.append(i)
-    return max(map(len, places.values()), default=0) >= times
+    text = "".join(map(chr, tokens))  # a letter for every token, as str.count counts places that do not overlap
+    return any(text.count(text[i : i + length]) >= times for i in range(len(text) - length + 1))
 
 
 # ---- answers ----

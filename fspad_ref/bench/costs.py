@@ -8,8 +8,8 @@
     t_verify(N)   the target's forward pass over the N nodes of a tree, and lm_head over all of them
     t_after(N)    reranking, drawing, verifying, the copy to the host, the cache
 
-The *ideal* speedup has neither t_after nor the choosing: the models alone. Both are of rounds in the middle of a text;
-with a number of tokens given, the prefills of target and draft are counted too, as in a measured call.
+The *ideal* speedup has neither t_after nor the choosing: the models alone. The formula is for rounds in the middle of a
+text; for a whole text the prefills of target and draft are counted too, as in a measured call.
 
 Every term is timed as a job of its own, and all jobs take turns, so that a machine that slows down slows all of them
 alike. What is in caches and logits is made up: dense arithmetic takes its time whatever the numbers are.
@@ -17,14 +17,13 @@ alike. What is in caches and logits is made up: dense arithmetic takes its time 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from fspad_ref.draft import Draft
-from fspad_ref.errors import InputError
 from fspad_ref.generate import Chooser
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
@@ -39,66 +38,41 @@ ROUNDS, STRIDE = 7, 4  # and so do these rounds, 4 tokens apart, that look 7 tok
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Seconds against a size: measured at ascending sizes, straight lines between them, InputError beyond them."""
-
-    sizes: tuple[int, ...]
-    seconds: tuple[float, ...]
-
-    def __call__(self, size: float) -> float:
-        if not self.sizes[0] <= size <= self.sizes[-1]:
-            raise InputError(f"expected a size from {self.sizes[0]} to {self.sizes[-1]}, found {size}. Measure more.")
-        return float(np.interp(size, self.sizes, self.seconds))
-
-
-@dataclass(frozen=True)
 class Costs:
     """Seconds of every part of decoding on one machine, at one length of prefix.
 
     plain: forward and lm_head of one token. plain_rest: what plain decoding does besides. extension: the draft's
-    forward over new pairs. level: a level of the expansion, by k. verify: the target's forward and lm_head, by N.
-    after: what follows the forwards of a round, by N. prefill, draft_prefill: forwards over a prompt of `prompt`
+    forward over new pairs. level[k]: a level of the expansion. verify[N]: the target's forward and lm_head over a tree.
+    after[N]: what follows the forwards of a round. prefill, draft_prefill: forwards over a prompt of `prompt`
     tokens. prefix: tokens in both caches. temperature: of the draws.
     """
 
     plain: float
     plain_rest: float
     extension: float
-    level: Curve
-    verify: Curve
-    after: Curve
+    level: dict[int, float]
+    verify: dict[int, float]
+    after: dict[int, float]
     prefill: float = 0.0
     draft_prefill: float = 0.0
     prompt: int = 0
     prefix: int = 0
     temperature: float = 0.0
 
-    def drafting(self, tree: TreeConfig) -> float:
-        """t_draft."""
-        return self.extension + tree.depth * self.level(tree.top_k)
 
-
-def predict_speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float | None = None) -> float:
-    """Speedup over plain decoding of a draft that reaches `tau` with this tree.
-
-    tokens: length of a text, to count both prefills in; None: rounds alone.
-    """
-    return _speedup(costs, tree, tau, tokens, costs.plain + costs.plain_rest, costs.after(tree.total_tokens))
-
-
-def ideal_speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float | None = None) -> float:
-    """The same with neither loop doing anything besides the models."""
-    return _speedup(costs, tree, tau, tokens, costs.plain, 0.0)
-
-
-def _speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float | None, plain: float, after: float) -> float:
-    a_round = costs.drafting(tree) + costs.verify(tree.total_tokens) + after
-    if tokens is None:
-        return tau * plain / a_round
+def predict_speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float) -> float:
+    """Speedup over plain decoding of a draft that reaches `tau` with this tree, on a text of so many new tokens."""
+    t_draft = costs.extension + tree.depth * costs.level[tree.top_k]
+    a_round = t_draft + costs.verify[tree.total_tokens] + costs.after[tree.total_tokens]
     rounds = (tokens - 1) / tau  # the first token comes with the prefill, in both loops
     # the draft's prefill takes the place of the first round's extension
     drafted = costs.prefill + costs.draft_prefill - costs.extension + rounds * a_round
-    return (costs.prefill + (tokens - 1) * plain) / drafted
+    return (costs.prefill + (tokens - 1) * (costs.plain + costs.plain_rest)) / drafted
+
+
+def ideal_speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float) -> float:
+    """The same with neither loop doing anything besides the models."""
+    return predict_speedup(replace(costs, plain_rest=0.0, after=dict.fromkeys(costs.after, 0.0)), tree, tau, tokens)
 
 
 # ---- measuring ----
@@ -106,39 +80,38 @@ def _speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float | None, p
 
 @torch.no_grad()
 def measure_costs(
-    target: Target, draft: Draft, *, prompt: int = 64, prefix: int = 128,
-    sampling: SamplingConfig | None = None, total_tokens: Sequence[int] = (1, 8, 16, 24, 32, 48, 60, 96),
-    top_k: Sequence[int] = (1, 2, 4, 6, 8, 10), repetitions: int = 20,
-    now: Callable[[], float] = time.perf_counter,
+    target: Target, draft: Draft, *, prompt: int, prefix: int, sampling: SamplingConfig,
+    total_tokens: Sequence[int], top_k: Sequence[int], repetitions: int = 20,
 ) -> Costs:  # fmt: skip
     """Medians over repetitions of every term, at these sizes of trees, with `prefix` tokens in both caches."""
-    sampling = sampling or SamplingConfig()
     jobs = _jobs(target, draft, prompt, prefix, sampling, sorted(total_tokens), sorted(top_k))
-    seconds: dict[str, dict[int, list[float]]] = {name: {} for name, _ in jobs}
+    seconds: dict[tuple[str, int], list[float]] = {place: [] for place in jobs}
     for _ in range(WARM_UP + repetitions):
-        for (name, size), (job, times) in jobs.items():
+        for place, (job, times) in jobs.items():
             target.synchronize()
-            began = now()
+            began = time.perf_counter()
             job()
             target.synchronize()
-            seconds[name].setdefault(size, []).append((now() - began) / times)
-    terms: dict[str, Any] = {}
-    for name, of_size in seconds.items():
-        medians = tuple(float(np.median(runs[WARM_UP:])) for runs in of_size.values())
-        terms[name] = Curve(tuple(of_size), medians) if 0 not in of_size else medians[0]
+            seconds[place].append((time.perf_counter() - began) / times)
+    terms: dict[str, Any] = {"level": {}, "verify": {}, "after": {}}
+    for (name, size), runs in seconds.items():
+        median = float(np.median(runs[WARM_UP:]))
+        terms[name] = terms[name] | {size: median} if size else median
     return Costs(**terms, prompt=prompt, prefix=prefix, temperature=sampling.temperature)
 
 
 def _jobs(
     target: Target, draft: Draft, prompt: int, prefix: int, sampling: SamplingConfig, sizes: list[int], ks: list[int]
 ) -> dict[tuple[str, int], tuple[Callable[[], Any], int]]:
-    """(term, size) -> (what to time, how often it does what is wanted); a term that is no curve has size 0."""
+    """(term, size) -> (what to time, how often it does what is wanted); a term that has no size has 0."""
     device, vocab = target.device, target.vocab_size
     longest = max(prompt, prefix) + max(*sizes, *(DEPTH * k for k in ks), DEPTH * K)
     cache, of_draft = target.new_cache(longest), draft.new_cache(longest)
     ids = torch.arange(longest + STEPS, device=device)[None] % vocab  # (1, T)
     zeros = torch.zeros(1, max(prompt, PAIRS), draft.config.hidden_size, dtype=target.dtype, device=device)
     logits = torch.randn(max(sizes), vocab, generator=torch.Generator().manual_seed(0)).to(device, target.dtype)
+    depth = (torch.arange(max(sizes), device=device) > 0).long()
+    visible = ancestors(torch.zeros_like(depth), 1)  # a root and its children
 
     def step(held: int, new: int):
         cache.truncate(held)
@@ -152,15 +125,9 @@ def _jobs(
         of_draft.truncate(prefix)
         return expand(draft, zeros[0, 0], zeros[0, 0], config, of_draft)
 
-    def verifying(nodes: int) -> Callable[[], Any]:
-        depth = torch.tensor([(node + 1).bit_length() - 1 for node in range(nodes)], device=device)
-        visible = ancestors((torch.arange(nodes, device=device) - 1).clamp(min=0) // 2, int(depth[-1]))  # two children
-
-        def job():
-            cache.truncate(prefix)
-            target.lm_head(target.tree_features(ids[0, :nodes], depth, visible, cache))
-
-        return job
+    def verifying(nodes: int):
+        cache.truncate(prefix)
+        target.lm_head(target.tree_features(ids[0, :nodes], depth[:nodes], visible[:nodes, :nodes], cache))
 
     def after(nodes: int) -> Callable[[], Any]:
         """The lines of a round in generate.speculative_generate behind the growing, but for the target's forward."""
@@ -192,6 +159,6 @@ def _jobs(
         ("draft_prefill", 0): (lambda: pairs(0, prompt), 1),
         ("extension", 0): (lambda: pairs(prefix, PAIRS), 1),
         **{("level", k): (lambda k=k: grow(TreeConfig(k, DEPTH, 1)), DEPTH) for k in ks},
-        **{("verify", n): (verifying(n), 1) for n in sizes},
+        **{("verify", n): (lambda n=n: verifying(n), 1) for n in sizes},
         **{("after", n): (after(n), ROUNDS) for n in sizes},
     }

@@ -15,12 +15,12 @@ import transformers
 from fspad_ref.files import load_json, save_atomic, save_json
 
 
-def save_record(path: str | Path, data: Any, command: str | None = None) -> None:
+def save_record(path: str | Path, data: Any) -> None:
     """Write a dict as JSON, with the header under "about", or a table as CSV below comment lines with the header.
 
-    data: may hold dataclasses, tables and paths. command: how to make the file again; None for this process's own.
+    data: may hold dataclasses, tables and paths.
     """
-    about = header(command)
+    about = header()
     if isinstance(data, pd.DataFrame):
         text = "".join(f"# {name}: {value}\n" for name, value in about.items()) + data.to_csv(index=False)
         save_atomic(path, lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -33,12 +33,12 @@ def load_record(path: str | Path) -> Any:
     return pd.read_csv(path, comment="#") if Path(path).suffix == ".csv" else load_json(path)
 
 
-def header(command: str | None = None) -> dict[str, str | int]:
+def header() -> dict[str, str | int]:
     """Command, date, processor, threads and versions."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     named = [line.split(": ")[1] for line in info.splitlines() if line.startswith("model name")]
     return {
-        "command": command or "python -m fspad_ref " + " ".join(sys.argv[1:]),
+        "command": "python -m fspad_ref " + " ".join(sys.argv[1:]),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "processor": (named or [platform.machine()])[0],
         **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),

@@ -39,7 +39,7 @@ from fspad_ref.data import Encoded, Question, prompt_ids
 from fspad_ref.draft import Draft
 from fspad_ref.errors import CheckpointError, InputError
 from fspad_ref.files import save_atomic
-from fspad_ref.generate import Generation, autoregressive_generate
+from fspad_ref.generate import autoregressive_generate
 from fspad_ref.sampling import GumbelNoise, SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig, top_children
@@ -151,21 +151,15 @@ def load_recordings(path: str | Path) -> list[Recording]:
 # ---- rounds ----
 
 
-def replay(draft: Draft, recording: Recording, tree: TreeConfig | None = None) -> Generation:
-    """What `speculative_generate` returns for this draft, prompt and seed: the text, and accepted counts by round.
-
-    A round that the end of the text cuts short counts the drafted tokens that stay, as there.
-    """
-    (accepted,) = replay_many(draft, [recording], tree or TreeConfig(), progress=lambda jobs, **_: jobs)
-    return Generation(list(recording.tokens), accepted)
-
-
 @torch.no_grad()
 def replay_many(
     draft: Draft, recordings: Sequence[Recording], tree: TreeConfig, batch: int = 32,
     progress: Callable[..., Any] = tqdm,
 ) -> list[list[int]]:  # fmt: skip
-    """For every recording its accepted counts, round by round; `batch` texts in lockstep."""
+    """For every recording what `speculative_generate` would accept in each of its rounds; `batch` texts in lockstep.
+
+    A round that the end of the text cuts short counts the drafted tokens that stay, as there.
+    """
     accepted: list[list[int]] = [[] for _ in recordings]
     order = sorted(range(len(recordings)), key=lambda i: len(recordings[i].tokens))  # alike, so that they end together
     order = [i for i in order if len(recordings[i].tokens) > 1]  # others have no round
@@ -293,38 +287,29 @@ def expand_many(
 
 # ---- rates: how often the guess of each rank is right ----
 
-# (features (1, T, D), token ids (1, T)) -> for depth d = 1, 2, ... logits (T - 1 - d, V), whose row t guesses x_{t+1+d}
-Guesses = Callable[[Tensor, Tensor], Iterator[Tensor]]
+# (features (1, T, D), token ids (1, T), R) -> for depth d = 1, 2, ... the R best guesses of x_{t+1+d}, (T - 1 - d, R)
+Guesses = Callable[[Tensor, Tensor, int], Iterator[Tensor]]
 
 
-def draft_guesses(draft: Draft, levels: int = 6) -> Guesses:
+def draft_guesses(
+    draft: Draft, features: Float[Tensor, "1 n hidden"], ids: Int[Tensor, "1 n"], ranks: int, levels: int = 6
+) -> Iterator[Tensor]:
     """The guesses of an EAGLE-like draft along a text, from all places t at once.
 
     At depth d the row of place t holds the pair (the draft's guess of f_{t+d-1}, x_{t+d}) at position t + d - 1, and
     sees the true pairs up to t and its own rows of the depths before, as in a tree.
     """
-
-    def logits(u: Tensor) -> Tensor:
-        """(rows, D) -> (rows, V); -inf for what the draft cannot propose."""
-        own = draft.lm_head(u)
-        if draft.vocabulary is None:
-            return own
-        return own.new_full((len(u), draft.config.vocab_size), -torch.inf).index_copy(1, draft.vocabulary, own)
-
-    def guess(features: Float[Tensor, "1 n hidden"], ids: Int[Tensor, "1 n"]) -> Iterator[Tensor]:
-        pairs, device = ids.shape[1] - 1, ids.device
-        cache = draft.new_cache(pairs * levels)
-        u, g = draft(features[:, :-1], ids[:, 1:], cache=cache)
-        yield logits(u[0, :-1])
-        visible = torch.ones(pairs, pairs, dtype=torch.bool, device=device).tril()  # row t: the true pairs up to t
-        for d in range(2, min(levels, pairs - 1) + 1):
-            rows = pairs - d
-            visible = torch.cat((visible[:rows], torch.eye(rows, dtype=torch.bool, device=device)), dim=1)
-            positions = torch.arange(d - 1, pairs - 1, device=device)[None]
-            u, g = draft(g[:, :rows], ids[:, d:-1], visible[None, None], positions=positions, cache=cache)
-            yield logits(u[0])
-
-    return guess
+    pairs, device = ids.shape[1] - 1, ids.device
+    cache = draft.new_cache(pairs * levels)
+    u, g = draft(features[:, :-1], ids[:, 1:], cache=cache)
+    yield top_children(draft, u[0, :-1], ranks)[1]
+    visible = torch.ones(pairs, pairs, dtype=torch.bool, device=device).tril()  # row t: the true pairs up to t
+    for d in range(2, min(levels, pairs - 1) + 1):
+        rows = pairs - d
+        visible = torch.cat((visible[:rows], torch.eye(rows, dtype=torch.bool, device=device)), dim=1)
+        positions = torch.arange(d - 1, pairs - 1, device=device)[None]
+        u, g = draft(g[:, :rows], ids[:, d:-1], visible[None, None], positions=positions, cache=cache)
+        yield top_children(draft, u[0], ranks)[1]
 
 
 @torch.no_grad()
@@ -341,10 +326,10 @@ def acceptance_rates(
         ids = torch.tensor([list(tokens)], device=target.device)  # (1, T)
         inside = torch.tensor(list(response), device=target.device)  # (T,)
         followed = inside[1:]  # (T - 1,): is x_{t+1} response, and all guessed so far?
-        for d, logits in zip(range(1, levels + 1), guesses(target.features(ids), ids), strict=False):
+        for d, guessed in zip(range(1, levels + 1), guesses(target.features(ids), ids, ranks), strict=False):
             wanted = ids[0, d + 1 :]  # (T - 1 - d,)
             asked = followed[: len(wanted)] & inside[d + 1 :]
-            hit = (logits.topk(ranks, dim=-1).indices == wanted[:, None]) & asked[:, None]  # (T - 1 - d, R)
+            hit = (guessed == wanted[:, None]) & asked[:, None]  # (T - 1 - d, R)
             tried[d - 1] += asked.sum().cpu()
             right[d - 1] += hit.sum(dim=0).cpu()
             followed = hit.any(dim=-1)

@@ -11,6 +11,7 @@ equal data. A folder that exists is a trained rival: delete it to train again.
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -148,11 +149,11 @@ class Medusa(nn.Module, PyTorchModelHubMixin):
         x = features.expand(self.heads, -1, -1)  # (M, D) -> (K, M, D)
         return x + F.silu(torch.baddbmm(self.bias, x, self.weight))
 
-    def guesses(self, features: Float[Tensor, "1 seq hidden"], ids: Int[Tensor, "1 seq"]) -> Iterator[Tensor]:
+    def guesses(self, features: Float[Tensor, "1 n hidden"], ids: Int[Tensor, "1 n"], ranks: int) -> Iterator[Tensor]:
         """The guesses along a text, for `acceptance_rates`: head d at depth d."""
         last = ids.shape[1] - 1
         for d, x in zip(range(1, last), self(features[0]), strict=False):  # x (T, D)
-            yield self.target.lm_head(x[: last - d])  # (T - 1 - d, V)
+            yield most_probable(self.target.lm_head(x[: last - d]), ranks)[1]  # (T - 1 - d, R)
 
 
 def medusa_loss(
@@ -247,9 +248,8 @@ def plan_tree(shape: Sequence[tuple[int, ...]], device: torch.device | str = "cp
 
 @torch.no_grad()
 def grow_static_tree(draft: Draft, features: Float[Tensor, "1 seq hidden"], token_ids: Int[Tensor, "1 seq_plus_1"],
-                     plan: TreePlan, cache: KVCache | None = None) -> DraftTree:  # fmt: skip
+                     plan: TreePlan, cache: KVCache) -> DraftTree:  # fmt: skip
     """The draft tree of a fixed shape, one forward per level; the other arguments are those of `tree.grow_tree`."""
-    cache = cache or draft.new_cache(features.shape[1] + plan.total_tokens)
     out = draft(features, token_ids[:, 1:], cache=cache)
     prefix, device = cache.length, token_ids.device
     u, g = out.logit_feature[0, -1:], out.aligned_feature[:, -1:]  # (1, D), (1, 1, D): the root's row
@@ -347,7 +347,7 @@ def rivals(
     assistant = AutoModelForCausalLM.from_pretrained(folder / "assistant", dtype=target.dtype).to(target.device).eval()
     product, static = (
         plan_tree(static_shape(acceptance_rates(target, guesses, texts, levels), nodes), target.device)
-        for guesses, levels in ((medusa.guesses, medusa.heads), (draft_guesses(eagle, 6), 6))
+        for guesses, levels in ((medusa.guesses, medusa.heads), (partial(draft_guesses, eagle), 6))
     )
     return {
         "generate": TransformersGenerate(target),

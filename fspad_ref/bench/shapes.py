@@ -15,7 +15,7 @@ accepts, and for any tau, with the noise that each token costs at a temperature,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -70,23 +70,16 @@ PUBLISHED = {
 class ShapeConfig:
     """Time decoding at a published model's shape, with random weights, and hold it against the memory's limit."""
 
+    # whose sizes; tiny is for trying it out
     shape: Literal["tiny", "llama2-7b", "vicuna-7b", "vicuna-13b", "vicuna-33b", "llama3-8b", "llama3-70b"] = "tiny"
-    """Whose sizes; tiny is for trying it out."""
-    kinds: tuple[Literal["eagle", "fs", "pad", "fspad"], ...] = ("eagle", "fspad")
-    """Which drafts, one after the other."""
-    tree: TreeConfig = field(default_factory=TreeConfig)
-    nodes: tuple[int, ...] = (1, 8, 24, 96)
-    """Sizes of trees that verification is timed for, besides the tree's own."""
-    prefix: int = 512
-    """Tokens of the text before what is timed."""
-    seconds: float = 1.0
-    """How long each is timed; what counts is the median."""
-    device: str = "cpu"
-    """Where to compute."""
-    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "bfloat16"
-    """Precision of weights and arithmetic."""
-    out: Path = Path("out/shape.json")
-    """Where the results go."""
+    kinds: tuple[Literal["eagle", "fs", "pad", "fspad"], ...] = ("eagle", "fspad")  # which drafts, one after the other
+    tree: TreeConfig = TreeConfig()
+    nodes: tuple[int, ...] = (1, 8, 24, 96)  # sizes of trees that verification is timed for, besides the tree's own
+    prefix: int = 512  # tokens of the text before what is timed
+    seconds: float = 1.0  # how long each is timed; what counts is the median
+    device: str = "cpu"  # where to compute
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "bfloat16"  # precision of weights and arithmetic
+    out: Path = Path("out/shape.json")  # where the results go
 
 
 def random_model(name: str, device: torch.device | str, dtype: torch.dtype) -> LlamaForCausalLM:

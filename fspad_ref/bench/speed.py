@@ -17,7 +17,7 @@ decoding; by how much is part of the result.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -38,7 +38,6 @@ from fspad_ref.draft import Draft
 from fspad_ref.errors import InputError
 from fspad_ref.sampling import GumbelNoise, SamplingConfig
 from fspad_ref.target import Target
-from fspad_ref.tree import TreeConfig
 from fspad_ref.verify import Verdict
 
 GROW, OF_DRAFT, OF_TARGET = "draft: tree", "draft: lm_head", "target: lm_head"
@@ -60,31 +59,24 @@ def labelled(target: Target, draft: Draft) -> Iterator[None]:
 
 
 def profile_rounds(
-    target: Target, draft: Draft, prompts: Sequence[list[int]], *, tree: TreeConfig | None = None,
-    sampling: SamplingConfig | None = None, max_new_tokens: int = 64,
-) -> pd.DataFrame:  # fmt: skip
+    target: Target, method: Speculative, prompts: Sequence[list[int]], sampling: SamplingConfig, max_new_tokens: int
+) -> pd.DataFrame:
     """Columns: stage, the rest and the whole round last; ms per round, its share; rounds; slowdown by the profiler.
 
-    Every text is decoded twice, with the profiler and without, in an order that changes from text to text. Raises
-    InputError if no text is long enough for a round, RuntimeError if a label was never met.
+    Every text is decoded twice, without the profiler and with it. Raises InputError if no text is long enough for a
+    round.
     """
-    method, gpu = Speculative(draft, tree or TreeConfig()), target.device.type == "cuda"
-    sampling, spent, slowdowns = sampling or SamplingConfig(), Counter(), []
+    gpu, spent, slowdowns = target.device.type == "cuda", Counter(), []
     timed(target, method, prompts[0], 16, sampling)  # first calls pay for memory and kernels that later ones reuse
-    for number, ids in enumerate(prompts):
-        seconds = {}
-        for watched in (number % 2 == 0, number % 2 == 1):
-            activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu
-            with labelled(target, draft) if watched else nullcontext():
-                with profile(activities=activities) if watched else nullcontext() as found:
-                    seconds[watched] = timed(target, method, ids, max_new_tokens, sampling)[1]
-            if watched:
-                spent.update(stage_times(found.events(), gpu))
-        slowdowns.append(seconds[True] / seconds[False] - 1)
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu
+    for ids in prompts:
+        _, seconds = timed(target, method, ids, max_new_tokens, sampling)
+        with labelled(target, method.draft), profile(activities=activities) as found:
+            _, watched = timed(target, method, ids, max_new_tokens, sampling)
+        spent.update(stage_times(found.events(), gpu))
+        slowdowns.append(watched / seconds - 1)
     if not (rounds := spent.pop("rounds", 0)):
         raise InputError("expected texts of at least one round, found none. Raise max_new_tokens.")
-    if missing := set(STAGES) - {*spent} - ({"noise"} if sampling.greedy else set()):
-        raise RuntimeError(f"expected every stage in the loop, found none of {missing}: it calls other functions now.")
     names, whole = [*STAGES, "rest", "round"], spent["round"]
     return pd.DataFrame({
         "stage": names, "ms": [spent[name] / rounds / 1e3 for name in names],
@@ -155,8 +147,7 @@ def speed(config: SpeedConfig) -> None:
     for temperature in config.temperatures:
         for name, method in tqdm(methods.items(), desc=f"profile, T={temperature:g}"):
             sampling = SamplingConfig(temperature, seed=config.seed)
-            found = profile_rounds(target, method.draft, prompts, tree=method.tree, sampling=sampling,
-                                   max_new_tokens=config.max_new_tokens)  # fmt: skip
+            found = profile_rounds(target, method, prompts, sampling, config.max_new_tokens)
             stages.append(found.assign(method=name, temperature=temperature))
     results = {"stages": pd.concat(stages)}
     if config.answers:

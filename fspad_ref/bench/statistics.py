@@ -20,7 +20,6 @@ Answers come as a table, a row each: method, seed, temperature, task, question_i
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -33,21 +32,12 @@ MEAN = "mean"  # of all tasks, each weighing alike
 Values = dict[str, np.ndarray]  # method -> (tasks, seeds, 1 + resamples): of the answers as they are, then resampled
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value and its confidence interval; NaN bounds where a task has a single question."""
-
-    value: float
-    low: float
-    high: float
-
-
-def resampled(answers: pd.DataFrame, top: str, bottom: str, resamples: int = RESAMPLES, seed: int = 0) -> Values:
+def resampled(answers: pd.DataFrame, top: str, bottom: str, resamples: int = RESAMPLES) -> Values:
     """Sum of column `top` over sum of column `bottom`, for every method, task and seed, as it is and resampled.
 
     Raises InputError unless all methods answered the same questions, and for sums of zero below.
     """
-    rng, values = np.random.default_rng(seed), defaultdict(list)
+    rng, values = np.random.default_rng(0), defaultdict(list)
     sums = answers.groupby(["task", "method", "seed", "question_id"], sort=False)[[top, bottom]].sum()
     for task in answers["task"].unique():
         counts = sums.loc[task].unstack("question_id")  # (methods x seeds, 2 x questions)
@@ -67,16 +57,19 @@ def resampled(answers: pd.DataFrame, top: str, bottom: str, resamples: int = RES
     return {method: np.stack(of_tasks) for method, of_tasks in values.items()}
 
 
-def estimate(values: np.ndarray, level: float = LEVEL) -> Estimate:
-    """Mean over seeds with its interval, from (seeds, 1 + resamples): a tau, or a difference or ratio of two."""
+def columns(name: str, values: np.ndarray) -> dict[str, float]:
+    """Mean over seeds with its interval, as three columns of a table: name, name_low, name_high.
+
+    values: (seeds, 1 + resamples), a tau, or a difference or ratio of two. A task of one question has NaN bounds.
+    """
     seeds, draws = values.shape[0], values.shape[1] - 1
     share = np.random.default_rng(seeds).multinomial(seeds, np.full(seeds, 1 / seeds), size=draws).T / seeds
     if seeds > 1:
-        quantile = (1 + level) / 2
+        quantile = (1 + LEVEL) / 2
         stretch = stats.t.ppf(quantile, seeds - 1) / stats.norm.ppf(quantile) * np.sqrt(seeds / (seeds - 1))
         share = 1 / seeds + stretch * (share - 1 / seeds)
-    low, high = np.quantile((share * values[:, 1:]).sum(axis=0), ((1 - level) / 2, (1 + level) / 2))
-    return Estimate(float(values[:, 0].mean()), float(low), float(high))
+    low, high = np.quantile((share * values[:, 1:]).sum(axis=0), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return {name: float(values[:, 0].mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def by_task(answers: pd.DataFrame, values: Values) -> Iterator[tuple[str, Values]]:
@@ -84,12 +77,6 @@ def by_task(answers: pd.DataFrame, values: Values) -> Iterator[tuple[str, Values
     for number, task in enumerate(answers["task"].unique()):
         yield task, {method: of_tasks[number] for method, of_tasks in values.items()}
     yield MEAN, {method: of_tasks.mean(axis=0) for method, of_tasks in values.items()}
-
-
-def columns(name: str, values: np.ndarray) -> dict[str, float]:
-    """An estimate as three columns of a table: name, name_low, name_high."""
-    found = estimate(values)
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def gained(answers: pd.DataFrame, resamples: int = RESAMPLES) -> Values:

@@ -14,11 +14,10 @@ that, the rounds are a walk: from a position to the one behind the accepted toke
 """
 
 import itertools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -35,8 +34,6 @@ from fspad_ref.errors import ConfigError, InputError
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig
-
-Progress = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -90,9 +87,8 @@ def tune(config: TuneConfig) -> pd.DataFrame:
 
 
 def tune_tree(
-    target: Target, draft: Draft, questions: Sequence[Question], config: TuneConfig,
-    progress: Progress = tqdm, now: Callable[[], float] = time.perf_counter,
-) -> tuple[TreeConfig, pd.DataFrame, Costs]:  # fmt: skip
+    target: Target, draft: Draft, questions: Sequence[Question], config: TuneConfig
+) -> tuple[TreeConfig, pd.DataFrame, Costs]:
     """The four steps: the fastest tree, a table with a row for every tree, the best prediction first, and the costs.
 
     Columns: top_k, depth, total_tokens; tau by replay; predicted and ideal speedup, prefill included; for finalists
@@ -101,16 +97,16 @@ def tune_tree(
     Raises InputError if all answers have a single token.
     """
     half, at = len(questions) // 2, (config.temperature,)
-    asked = dict(max_new_tokens=config.max_new_tokens, seed=config.seed, progress=progress)
+    asked = dict(max_new_tokens=config.max_new_tokens, seed=config.seed)
     recordings = [one for one in record(target, questions[:half], at, **asked) if len(one.tokens) > 1]
     if not recordings:
         raise InputError("expected an answer of at least 2 tokens, found none. Give other prompts.")
-    taus = replayed_taus(draft, recordings, config.trees, progress)
+    taus = replayed_taus(draft, recordings, config.trees)
     prompt, tokens = (np.mean([len(getattr(one, part)) for one in recordings]) for part in ("prompt", "tokens"))
     costs = measure_costs(
         target, draft, prompt=int(prompt), prefix=int(prompt + tokens / 2), total_tokens=config.total_tokens,
         top_k=config.top_k, sampling=SamplingConfig(config.temperature, seed=config.seed),
-        repetitions=config.repetitions, now=now,
+        repetitions=config.repetitions,
     )  # fmt: skip
     candidates = pd.DataFrame([
         asdict(tree) | {"tau": tau, "predicted": predict_speedup(costs, tree, tau, tokens),
@@ -129,13 +125,13 @@ def tune_tree(
 
 
 def replayed_taus(
-    draft: Draft, recordings: Sequence[Recording], trees: Sequence[TreeConfig], progress: Progress = tqdm
+    draft: Draft, recordings: Sequence[Recording], trees: Sequence[TreeConfig]
 ) -> dict[TreeConfig, float]:
     """tau of every tree on the recorded answers, exactly that of the real loop (near-ties in half precision aside)."""
     most, rounds = max(tree.total_tokens for tree in trees), dict.fromkeys(trees, 0)
     deepest = {k: max(tree.depth for tree in trees if tree.top_k == k) for k in {tree.top_k for tree in trees}}
     jobs = [(one, k) for one in recordings for k in deepest]
-    for one, k in progress(jobs, desc="replay", unit="answer"):
+    for one, k in tqdm(jobs, desc="replay", unit="answer"):
         score, on_text = scored_everywhere(draft, one, TreeConfig(k, deepest[k], 1))  # two of (positions, scored)
         for depth in {tree.depth for tree in trees if tree.top_k == k}:
             first = TreeConfig(k, depth, 1).capacity - 1

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from fspad_ref.errors import InputError
 from fspad_ref.teaching.exact import Choose, normalised
 
 Rule = Callable[["Place", Choose], int]
@@ -22,7 +21,7 @@ class Place:
     """One place in a text: distributions over a few words, and the words that the draft proposes there, best first.
 
     p: the target's distribution, with temperature and cuts; raw: without them; q: the draft's. Fractions or floats,
-    each summing to 1. Raises InputError for unequal lengths and for guesses that repeat or are no words.
+    each summing to 1, one for each word. All guesses are different words.
     """
 
     words: tuple[str, ...]
@@ -30,15 +29,6 @@ class Place:
     raw: tuple[Fraction, ...]
     q: tuple[Fraction, ...]
     guesses: tuple[int, ...]
-
-    def __post_init__(self):
-        if {len(self.p), len(self.raw), len(self.q)} != {len(self)} or not set(self.guesses) <= set(range(len(self))):
-            raise InputError(f"expected distributions over, and guesses among, {len(self)} words, found {self}")
-        if len(set(self.guesses)) < len(self.guesses):
-            raise InputError(f"expected different guesses, found {self.guesses}")
-
-    def __len__(self) -> int:
-        return len(self.words)
 
     def in_floats(self) -> "Place":
         """The same place in floats, for many quick runs."""

@@ -32,21 +32,25 @@ def show_figure(figure: "Figure", text: str) -> None:
     """Show `figure` in a notebook, with `text` under it and as its alternative text."""
     from IPython.display import display  # only notebooks need Jupyter
 
-    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
-    data = {"image/png": base64.b64encode(small_png(figure)).decode(), "text/plain": str(figure)}
-    display(data, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": text}})
+    data, metadata = small_png(figure, text)
+    display(data | {"text/plain": str(figure)}, raw=True, metadata=metadata)
     claim(text)
 
 
-def small_png(figure: "Figure") -> bytes:
-    """A PNG of 1.5 times the figure's size, sharp on dense screens, in 256 colours: a third of the bytes."""
+def small_png(figure: "Figure", text: str) -> tuple[dict, dict]:
+    """For notebooks, data and metadata: the figure with `text` as its alternative text.
+
+    A PNG of 1.5 times the figure's size, sharp on dense screens, in 256 colours: a third of the bytes.
+    """
     from PIL import Image  # installed with matplotlib
 
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", dpi=1.5 * figure.dpi)
     palette = Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     palette.save(small, format="png", optimize=True)
-    return small.getvalue()
+    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
+    data = {"image/png": base64.b64encode(small.getvalue()).decode()}
+    return data, {"image/png": {"width": width, "height": height, "alt": text}}
 
 
 def show_source(function: Callable) -> None:

@@ -12,7 +12,6 @@ picture. A cell that ends with a panel shows it; `panel.show()` prints its text,
 and a line of text stand in for it. `explorer.listeners.append(panel.show_run)` lets another panel follow.
 """
 
-import base64
 import contextvars
 import html
 import threading
@@ -38,7 +37,7 @@ from fspad_ref.viz import instruments
 from fspad_ref.viz.drawer import draw, node_tip, round_view, stage_names
 from fspad_ref.viz.instruments import Points
 from fspad_ref.viz.runs import Cancelled, Progress, Run, Settings, Stopped, Words, Workbench
-from fspad_ref.viz.strips import pieces, strip, token_claim, token_kinds, visible
+from fspad_ref.viz.strips import Pieces, strip, token_claim, token_kinds, visible
 from fspad_ref.viz.style import svg
 
 NO_ROUND = "The text ended with its first token: there was no round."
@@ -96,9 +95,8 @@ class Panel(w.VBox):
         if self.figure is None:
             return data, {}
         with DRAWING:
-            data["image/png"] = base64.b64encode(small_png(self.figure)).decode()
-        width, height = (round(side * self.figure.dpi) for side in self.figure.get_size_inches())
-        return data, {"image/png": {"alt": self.text, "width": width, "height": height}}
+            picture, metadata = small_png(self.figure, self.text)
+        return data | picture, metadata
 
     def show(self) -> None:
         """Display the panel and, as under every figure, its text."""
@@ -233,7 +231,7 @@ class Explorer(Panel):
 
     def _take(self, run: Run) -> None:
         kinds = token_kinds(len(run.answer.tokens), run.answer.accepted)
-        self.strip.value = strip(pieces(self.bench.target.tokenizer, run.answer.tokens), kinds)
+        self.strip.value = strip([*map(Pieces(self.bench.target.tokenizer).push, run.answer.tokens)], kinds)
         self.run, self.tried.value = run, self._table(run)
         self.stepper.show_run(run)
         self.show_picture(None, f"{token_claim(kinds)} Compared with plain decoding: {_same_text(run)}.")

@@ -91,8 +91,8 @@ def landscape(
 ) -> DataFrame:
     """tau and predicted speedup per (depth, nodes); trees that cannot be are left out.
 
-    The formula of `bench.costs.predict_speedup` with straight lines for measured curves, and a model for tau: given
-    that all above it was right, the r-th best guess (r = 0, 1, ...) at depth d is right with probability
+    The formula of `bench.costs` with straight lines for measured seconds, and a model for tau: given that all above it
+    was right, the r-th best guess (r = 0, 1, ...) at depth d is right with probability
     a_d (1 - a_d)^r, a_d = first * decay^(d - 1). The best tree of N nodes holds the N - 1 most probable paths, and
 
         tau = 1 + the sum of their probabilities

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from io import TextIOBase
 from typing import Literal
 
-from fspad_ref.errors import InputError
-
 Style = Literal["colour", "marks", "plain"]
 
 # kind of token -> what it is; terminal colours and marks, before and after; HTML tag and CSS
@@ -32,14 +30,9 @@ def token_kinds(length: int, accepted: Sequence[int]) -> list[str]:
     """ "draft" or "target" for each of `length` new tokens of a text decoded in `len(accepted)` rounds.
 
     The first token is the target's own. Then each round gives its accepted tokens and one of the target's own (the
-    bonus token), which the last round may lack. Raises InputError if the rounds do not add up to `length`.
+    bonus token), which the last round may lack.
     """
     kinds = ["target", *(kind for count in accepted for kind in ["draft"] * count + ["target"])]
-    if length not in (len(kinds), len(kinds) - 1) and not (length == 0 and not accepted):
-        raise InputError(
-            f"expected rounds that add up to {length} tokens, found {len(accepted)} rounds that accepted "
-            f"{sum(accepted)} tokens, which make {len(kinds)}. Give one number per round."
-        )
     return kinds[:length]
 
 
@@ -70,12 +63,7 @@ def mark(pieces: Sequence[str], kinds: Sequence[str], style: Style) -> str:
 
 
 def strip(pieces: Sequence[str], kinds: Sequence[str]) -> str:
-    """The text as HTML with a legend; it wraps, can be selected and is read aloud as text.
-
-    Raises InputError for lists of unequal length or an unknown kind.
-    """
-    if len(pieces) != len(kinds) or not set(kinds) <= set(KINDS):
-        raise InputError(f"expected a kind of {[*KINDS]} for each of {len(pieces)} tokens, found {list(kinds)}.")
+    """The text as HTML with a legend; it wraps, can be selected and is read aloud as text."""
 
     def part(kind: str, text: str) -> str:
         meaning, _, _, tag, css = KINDS[kind]
@@ -114,9 +102,3 @@ class Pieces:
             return ""
         piece, self.text = text[len(self.text) :], text
         return piece
-
-
-def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
-    """The text that each of `ids` adds; joined, the whole text."""
-    stream = Pieces(tokenizer)
-    return [stream.push(token) for token in ids]

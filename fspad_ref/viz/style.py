@@ -7,12 +7,11 @@ colour says, a marker, hatch or sign says too. In a notebook, `plt.rcParams.upda
 True
 """
 
-import functools
 import html
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -43,7 +42,8 @@ METHODS = {
     "plain": (BLACK, "x", ""), "": (GREY, "*", "--"),
 }  # fmt: skip
 
-P, Drawn = ParamSpec("P"), TypeVar("Drawn")
+# a decorator: gives a function that draws the look of all our figures; matplotlib's settings are left as they were
+styled = matplotlib.rc_context(STYLE)
 
 
 def look(method: str) -> dict[str, Any]:
@@ -51,17 +51,6 @@ def look(method: str) -> dict[str, Any]:
     colour, marker, hatch = next(known for part, known in METHODS.items() if part in method.lower())
     pale = "(" in method or "," in method
     return {"color": colour, "marker": marker, "hatch": hatch, "alpha": 0.5 if pale else 1.0}
-
-
-def styled(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
-    """Give `draw` the look of all our figures; matplotlib's settings are left as they were."""
-
-    @functools.wraps(draw)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Drawn:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return wrapper
 
 
 @styled
