@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import tree_of
 
 from fspad_ref.cache import KVCache
 from fspad_ref.errors import InputError
@@ -31,17 +30,3 @@ def test_target_with_cache_equals_target_without(target):
     cache = target.new_cache(30)
     parts = torch.cat([target.features(part, cache=cache) for part in ids.split([5, 1, 8, 4], dim=1)], dim=1)
     torch.testing.assert_close(parts, target.features(ids), rtol=0, atol=1e-6)
-
-
-def test_tree_forward_equals_one_forward_per_path_and_keep_equals_a_fresh_prefill(target):
-    prefix, tree = torch.arange(2, 9)[None], tree_of([3, 5, 7, 9, 11, 13, 15], [0, 0, 0, 1, 1, 2, 4])
-    cache = target.new_cache(30)
-    target.features(prefix, cache=cache)
-    features = target.tree_features(tree.token, tree.depth, tree.ancestors, cache)
-    for v in range(7):
-        path = tree.ancestors[v].nonzero().flatten()
-        fresh, text = target.new_cache(30), torch.cat((prefix, tree.token[path][None]), dim=1)
-        torch.testing.assert_close(features[v], target.features(text, cache=fresh)[0, -1], rtol=0, atol=1e-6)
-    cache.keep(7, path)  # of the last node, 0 - 1 - 4 - 6
-    assert cache.length == fresh.length == 11
-    torch.testing.assert_close(cache.kv[..., :11, :], fresh.kv[..., :11, :], rtol=0, atol=1e-6)

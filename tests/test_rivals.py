@@ -213,4 +213,4 @@ def test_rates_by_hand(target):
     rates = acceptance_rates(target, guess, [(text, [False] + [True] * 6)], levels=3, ranks=2)
     torch.testing.assert_close(rates, torch.tensor([[3 / 5, 1 / 5], [1 / 3, 1 / 3], [0, 0]], dtype=torch.float64))
     with pytest.raises(InputError, match="two response tokens"):
-        acceptance_rates(target, guess, [(text, [False] * 7)])
+        acceptance_rates(target, guess, [(text, [False] * 7)], ranks=2)

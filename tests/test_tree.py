@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from conftest import tiny_draft, tiny_target, tree_of
+from conftest import tiny_draft, tiny_target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspad_ref import DraftTree, TreeConfig, grow_tree
-from fspad_ref.errors import ConfigError
 from fspad_ref.tree import rerank
 
 
@@ -64,13 +63,6 @@ def test_cached_growth_equals_growth_from_scratch(target, draft):
     assert tree.score.allclose(fresh.score)
 
 
-def test_a_full_chain_has_depth_plus_one_levels(target, draft):
-    tree = grow(target, draft, TreeConfig(top_k=1, depth=5, total_tokens=7))
-    assert tree.depth.tolist() == list(range(7))
-    with pytest.raises(ConfigError, match="total_tokens <= 7"):
-        TreeConfig(top_k=1, depth=5, total_tokens=8)
-
-
 def test_saturated_probabilities_never_break_the_tree():
     """With one token at probability 1 (log q exactly 0) children equal their parents in score."""
     target = tiny_target(seed=3)
@@ -105,14 +97,3 @@ def test_rerank_keeps_a_connected_tree_under_ties(k, depth, random):
     assert tree.token[tree.parent[1:]].tolist() == scored_under, "every node keeps its parent"
     dropped = set(token.tolist()) - set(tree.token.tolist())
     assert max((score[v - 1] for v in dropped), default=-9e9) <= tree.score.min(), "the best stay"
-
-
-def test_ancestors_by_hand():
-    #      0
-    #     / \
-    #    1   2
-    #    |   |
-    #    3   4
-    tree = tree_of([0, 1, 2, 3, 4], [0, 0, 0, 1, 2])
-    found = [row.nonzero().flatten().tolist() for row in tree.ancestors]
-    assert found == [[0], [0, 1], [0, 2], [0, 1, 3], [0, 2, 4]]

@@ -43,7 +43,6 @@ def answers(
     max_new_tokens: int, eos_token_id: int, slots: int = 64,
 ) -> list[list[int]]:  # fmt: skip
     """The target's answers to many prompts, in their order."""
-    require(all(prompts), InputError, "prompts of at least one token", "an empty one", "Give the model some text.")
     jobs = [answer(p, one, max_new_tokens, eos_token_id) for p, one in zip(prompts, samplings, strict=True)]
     longest = max(map(len, prompts), default=0) + max_new_tokens
     found = dict(run_jobs(target, jobs, min(slots, max(1, len(jobs))), longest))

@@ -57,9 +57,7 @@ class TransformersGenerate:
                eos: int | list[int] | None = None) -> Generation:  # fmt: skip
         """Result as in `speculative_generate`; `.accepted` holds, for each round, its tokens less one."""
         prompt = prepare_prompt(self.target, ids, max_new_tokens, extra=0)  # (1, T)
-        drawing = dict(do_sample=not sampling.greedy)
-        if not sampling.greedy:
-            drawing |= dict(temperature=float(sampling.temperature), top_p=float(sampling.top_p), top_k=sampling.top_k)
+        drawing = dict(temperature=float(sampling.temperature), top_p=float(sampling.top_p), top_k=sampling.top_k)
         counter = _Counter()
         with torch.random.fork_rng([self.target.device] if self.target.device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
@@ -68,7 +66,8 @@ class TransformersGenerate:
                 # Unused at batch 1, but an assistant would not see prompt tokens of this id, unless it also ends texts.
                 pad_token_id=eos[0] if isinstance(eos, list) else eos,
                 repetition_penalty=1.0,  # a model's own generation settings may have another
-                streamer=counter, **drawing, **self.settings,
+                streamer=counter, do_sample=not sampling.greedy, **({} if sampling.greedy else drawing),
+                **self.settings,
             )  # fmt: skip
         return Generation(text[0, prompt.shape[1] :].tolist(), [n - 1 for n in counter.sizes[2:]])
 

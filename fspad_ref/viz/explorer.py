@@ -9,7 +9,7 @@
 
 A panel is a thin layer: its controls make settings, `runs` and `instruments` numbers, `drawer` and `instruments` a
 picture. A cell that ends with a panel shows it; `panel.show()` prints its text, too. Where no kernel runs, a picture
-and a line of text stand in for it. `explorer.listeners.append(panel.show_run)` lets another panel follow.
+and a line of text stand in for it.
 """
 
 import contextvars
@@ -179,15 +179,14 @@ class Explorer(Panel):
     """Decode a prompt: the marked text, a table of all settings tried with it, and a stepper through the last run.
 
     Every change of a control decodes anew in the background; what was decoded once is remembered. `run` is the last
-    result; functions in `listeners` are called with every new one. All arguments but the first are what to begin with.
+    result. All arguments but the first are what to begin with.
     """
 
     def __init__(
         self, bench: Workbench, prompt: str = "", tree: TreeConfig | None = None,
         sampling: SamplingConfig | None = None, max_new_tokens: int = 48,
     ):  # fmt: skip
-        self.bench, self.listeners = bench, []
-        self.run: Run | None = None
+        self.bench, self.run = bench, None
         tree, sampling = tree or TreeConfig(), sampling or SamplingConfig()
         questions = [(f"{one.category}: {one.turns[0][:70]}", one.turns[0]) for one in bench.questions]
         self.question = choice("question", questions, "48em")
@@ -236,8 +235,6 @@ class Explorer(Panel):
         self.stepper.show_run(run)
         self.show_picture(None, f"{token_claim(kinds)} Compared with plain decoding: {_same_text(run)}.")
         self.figure = self.stepper.figure  # where no kernel runs
-        for listen in self.listeners:
-            listen(run)
 
     def _table(self, run: Run) -> str:
         """All settings tried with this prompt, sampling and length: one text, at different speeds."""
@@ -325,20 +322,13 @@ class TemperaturePanel(Panel):
     """
 
     def __init__(self, bench: Workbench, run: Run, recorded: Mapping[str, Points] | None = None):
-        self.bench, self.recorded = bench, dict(recorded or {})
-        self.round, self.node = slider("round", 1, 1, 1), slider("node", 0, 0, 0)
+        self.bench, self.run, self.recorded, self.measured = bench, run, dict(recorded or {}), {}
+        self.round, self.node = slider("round", 1, 1, len(run.rounds) or 1), slider("node", 0, 0, 0)
         self.temperature, self.top_p = slider("temperature", 1.0, 0.0, 2.0, 0.05), slider("top-p", 1.0, 0.05, 1.0, 0.05)
         self.measure = button("Measure tau", "Decode this prompt at several temperatures", self._measure)
         sliders = row(w.VBox([self.round, self.node]), w.VBox([self.temperature, self.top_p]))
         super().__init__([sliders], [self.measure])
         self.on_change(self._draw, self.round, self.node, self.temperature, self.top_p)
-        self.show_run(run)
-
-    def show_run(self, run: Run) -> None:
-        """Look at the nodes of another run."""
-        self.run, self.measured = run, {}
-        with self.silently():
-            self.round.value, self.node.value, self.round.max = 1, 0, len(run.rounds) or 1
         self._draw()
 
     def _draw(self) -> None:

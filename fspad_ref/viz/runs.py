@@ -19,7 +19,7 @@ from torch import Tensor
 from fspad_ref.data import Question
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, FspadError
-from fspad_ref.generate import Chooser, Generation, autoregressive_generate, prepare_prompt, speculative_generate
+from fspad_ref.generate import Chooser, Generation, autoregressive_generate, speculative_generate
 from fspad_ref.sampling import SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
 from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, expand, rerank
@@ -123,7 +123,6 @@ class Workbench:
         if settings.draft not in self.drafts:
             raise ConfigError(f"expected one of the drafts {sorted(self.drafts)}, found {settings.draft!r}.")
         draft, target, few = self.drafts[settings.draft], self.target, min(4, settings.max_new_tokens)
-        prepare_prompt(target, list(settings.prompt), settings.max_new_tokens, extra=settings.tree.levels)
         text = {"input_ids": list(settings.prompt), "eos_token_id": target.tokenizer.eos_token_id,
                 "sampling": settings.sampling}  # fmt: skip
         if settings.draft not in self.warm:  # first calls pay for memory that later ones reuse: a few uncounted tokens
