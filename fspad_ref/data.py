@@ -16,6 +16,7 @@ import random
 import reprlib
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,6 +228,14 @@ def _ids(tokenizer: Any, messages: list[dict[str, str]], generate: bool) -> list
 
 Encoded = tuple[Sequence[int], Sequence[bool]]  # token ids, response mask
 POOL = 1024  # dialogues that are sorted by length together
+
+
+def frequent_tokens(tokenizer: Any, texts: Sequence[Dialogue | Encoded], size: int) -> tuple[int, ...]:
+    """The `size` tokens that answers hold most often, the end token among them, ascending: a draft's vocabulary."""
+    encoded = (encode(text, tokenizer) if isinstance(text, Dialogue) else text for text in texts)
+    count = Counter(token for ids, response in encoded for token, answer in zip(ids, response, strict=True) if answer)
+    end = [token for token in [getattr(tokenizer, "eos_token_id", None)] if token is not None]
+    return tuple(sorted(end + [token for token, _ in count.most_common() if token not in end][: size - len(end)]))
 
 
 @dataclass

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from fspad_ref.target import Target
 
 
-def save_atomic(path: str | Path, writer: Callable[[Path], Any]) -> None:
+def save_atomic(path: str | Path, writer: Callable[[Path], Any], durable: bool = True) -> None:
     """Let `writer` write a file beside `path`, force it to the disk, and rename it to `path`.
 
+    durable: False does not force it (some 0.2 s): for what a power cut may lose, since it can be computed again.
     Raises SaveError, which is an OSError too, if the system refuses; the partial file is removed.
     """
     path = Path(path).absolute()
@@ -37,8 +38,9 @@ def save_atomic(path: str | Path, writer: Callable[[Path], Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         writer(partial)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         in_text = re.search(r"os error (\d+)", str(error))  # where safetensors puts the system's number
@@ -52,11 +54,11 @@ def save_atomic(path: str | Path, writer: Callable[[Path], Any]) -> None:
             partial.unlink()
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], durable: bool = True) -> None:
     """Save named tensors as safetensors, atomically."""
     # safetensors refuses tensors that share storage, and views; a detached contiguous copy is neither.
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_atomic(path, lambda partial: save_file(flat, partial, metadata={"format": "pt"}))
+    save_atomic(path, lambda partial: save_file(flat, partial, metadata={"format": "pt"}), durable)
 
 
 def save_json(path: str | Path, value: Any) -> None:

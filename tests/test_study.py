@@ -21,7 +21,7 @@ from fspad_ref.errors import ConfigError
 from fspad_ref.train import TrainConfig, new_draft, train
 
 KINDS = ("eagle", "fs", "pad", "fspad", "eagle_wide")
-TRAINING = TrainConfig(steps=3, tokens_per_batch=60, warmup_steps=1, evaluate_every=0, checkpoint_every=1)
+TRAINING = TrainConfig(tokens_per_batch=60, warmup_steps=1, evaluate_every=0, checkpoint_every=1)
 quiet = partial(tqdm, disable=True)
 
 
@@ -39,7 +39,8 @@ def dialogues() -> list[tuple[list[int], list[bool]]]:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> StudyConfig:
     out = tmp_path_factory.mktemp("study")
-    return StudyConfig(out=out, seeds=2, tree=TREE, max_new_tokens=8, alphas=2, batch=2, training=TRAINING)
+    return StudyConfig(out=out, seeds=2, tree=TREE, max_new_tokens=8, alphas=2, batch=2, steps=(2, 4),
+                       vocabulary=20, training=TRAINING)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +49,18 @@ def answers(target, dialogues, config) -> pd.DataFrame:
 
 
 def test_every_kind_seed_temperature_and_answer_is_there(answers, config):
-    counts = answers.groupby(["method", "seed", "temperature"]).size()
-    assert len(counts) == 5 * 2 * 2 and (counts == 5).all(), "answers: five turns of four questions"
+    counts = answers.groupby(["method", "seed", "steps", "temperature"]).size()
+    assert len(counts) == 5 * 2 * 2 * 2 and (counts == 5).all(), "answers: five turns of four questions"
     for seed in (0, 1):
-        assert all((config.out / f"seed-{seed}" / kind / "training.json").exists() for kind in KINDS)
-        assert not (config.out / f"seed-{seed}" / "training").exists()
+        folder = config.out / f"seed-{seed}" / "steps-4"
+        assert sorted(file.name for file in folder.iterdir()) == sorted([*KINDS, "trunk.safetensors"])
 
 
 def test_tau_is_that_of_the_real_loop(answers, target, config):
     """So are the histograms of accepted tokens: rounds and tokens add up from them."""
-    draft = Draft.from_pretrained(config.out / "seed-1" / "fspad", target)
+    draft = Draft.from_pretrained(config.out / "seed-1" / "steps-4" / "fspad", target)
     real = decode_questions(target, {"fspad": Speculative(draft, TREE)}, QUESTIONS, max_new_tokens=8, progress=quiet)
-    mine = answers[(answers["method"] == "fspad") & (answers["seed"] == 1)]
+    mine = answers.query("method == 'fspad' and seed == 1 and steps == 4")
     theirs = real[real["method"] == "fspad"]
     same = ["temperature", "task", "question_id", "turn", "tokens", "rounds", "loops"]
     assert mine[same].to_numpy().tolist() == theirs[same].to_numpy().tolist()
@@ -81,9 +82,9 @@ def test_n_alpha_pools_answers_and_seeds(answers):
 def test_kinds_are_compared_with_the_baseline_and_at_equal_size(answers, target):
     assert pairs(answers) == [(kind, "eagle") for kind in KINDS[1:]] + [("fspad", "eagle_wide")]
     assert pairs(answers[answers["method"].isin(["eagle", "fs"])]) == [("fs", "eagle")]
-    shown, means = report(answers), taus(answers).query("task == 'mean'")
+    shown, means = report(answers), taus(answers[answers["steps"] == 4]).query("task == 'mean'")
     assert all(f"{row.tau:.2f} [{row.tau_low:.2f}, {row.tau_high:.2f}]" in shown for row in means.itertuples())
-    assert "gain, T=1" in shown and "n-alpha" in shown
+    assert "gain, T=1" in shown and "n-alpha" in shown and "mean tau by length of training" in shown
     size = {kind: sum(p.numel() for p in new_draft(kind, target).parameters()) for kind in KINDS}
     assert abs(size["eagle_wide"] - size["fspad"]) <= target.config.hidden_size < size["fspad"] - size["eagle"]
 
@@ -98,8 +99,8 @@ def test_what_is_finished_is_not_done_again(answers, target, dialogues, config, 
 def test_what_is_missing_is_made_again_alike(answers, target, dialogues, config, tmp_path, monkeypatch):
     """One draft, one replay and one file of recordings are lost; only these are made anew, and nothing changes."""
     out = shutil.copytree(config.out, tmp_path / "copy")
-    shutil.rmtree(out / "seed-1" / "fs")
-    (out / "seed-0" / "pad" / "replay.csv").unlink()
+    shutil.rmtree(out / "seed-1" / "steps-4" / "fs")
+    (out / "seed-0" / "steps-4" / "pad" / "replay.csv").unlink()
     (out / "recordings" / "T1-001.safetensors").unlink()
     trainings, replays, real = [], [], module.replay_many
     monkeypatch.setattr(module, "train", lambda *a, **named: trainings.append([*a[1]]) or train(*a, **named))
@@ -118,8 +119,8 @@ def test_an_interrupted_training_goes_on(target, dialogues, config, tmp_path):
 
     steps, bar = [], partial(Bar, disable=True)
     with pytest.raises(KeyboardInterrupt):
-        train_missing(target, dialogues, config, 1, tmp_path, progress=bar)
-    train_missing(target, dialogues, config, 1, tmp_path, progress=bar)
+        train_missing(target, dialogues, config, 1, 3, tmp_path, progress=bar)
+    train_missing(target, dialogues, config, 1, 3, tmp_path, progress=bar)
     assert len(steps) == 3, "two of the three steps were done"
 
 

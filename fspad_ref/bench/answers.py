@@ -30,7 +30,9 @@ Job = Generator[tuple, int, Any]
 PREFILL = 32  # longer pieces of text get a forward pass of their own; shorter ones go through the batch token by token
 
 
-def answer(prompt: Sequence[int], sampling: SamplingConfig, max_new_tokens: int, eos_token_id: int, anew=False) -> Job:
+def answer(
+    prompt: Sequence[int], sampling: SamplingConfig, max_new_tokens: int, eos_token_id: int | None, anew: bool = False
+) -> Job:
     """A job: the text after `prompt`, up to and including the end token, or max_new_tokens long."""
     tokens: list[int] = []
     while len(tokens) < max_new_tokens and tokens[-1:] != [eos_token_id]:
@@ -39,11 +41,13 @@ def answer(prompt: Sequence[int], sampling: SamplingConfig, max_new_tokens: int,
 
 
 def answers(
-    target: Target, prompts: Sequence[Sequence[int]], samplings: Sequence[SamplingConfig],
-    max_new_tokens: int, eos_token_id: int, slots: int = 64,
+    target: Target, prompts: Sequence[Sequence[int]], sampling: SamplingConfig | Sequence[SamplingConfig],
+    max_new_tokens: int, eos_token_id: int | None, slots: int = 64,
 ) -> list[list[int]]:  # fmt: skip
-    """The target's answers to many prompts, in their order."""
-    jobs = [answer(p, one, max_new_tokens, eos_token_id) for p, one in zip(prompts, samplings, strict=True)]
+    """The target's answers to many prompts, in their order; sampling settings are shared, or one per prompt."""
+    require(all(prompts), InputError, "prompts of at least one token", "an empty one", "Give the model some text.")
+    each = [sampling] * len(prompts) if isinstance(sampling, SamplingConfig) else sampling
+    jobs = [answer(p, one, max_new_tokens, eos_token_id) for p, one in zip(prompts, each, strict=True)]
     longest = max(map(len, prompts), default=0) + max_new_tokens
     found = dict(run_jobs(target, jobs, min(slots, max(1, len(jobs))), longest))
     return [found[number] for number in range(len(prompts))]

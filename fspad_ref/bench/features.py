@@ -36,7 +36,7 @@ class StoredFeatures:
         ends = [int(row.nonzero().max()) + 1 for row in batch.response]
         texts = [ids[:end] for ids, end in zip(batch.input_ids, ends, strict=True)]
         files = [self.file(text) for text in texts]
-        if missing := [i for i, file in enumerate(files) if not file.exists()]:
+        if missing := [i for i, file in enumerate(files) if not (file.exists() and file.stat().st_size)]:
             ids = pad_sequence([texts[i] for i in missing], batch_first=True)
             for i, row in zip(missing, self.target.features(ids.to(self.target.device)), strict=True):
                 self.keep(files[i], row[: ends[i]])
@@ -53,5 +53,6 @@ class StoredFeatures:
     @torch.no_grad()
     def keep(self, file: Path, features: Float[Tensor, "n hidden"]) -> None:
         stored = features.to(torch.bfloat16)
-        logits = at_least_float32(self.target.lm_head(stored.to(features.dtype)))  # (T, V)
-        save_tensors(file, {"features": stored, "log_partition": logits.logsumexp(-1)})
+        parts = stored.to(features.dtype).split(64)  # logits of all positions at once would be slow: 200 kB each
+        sums = [at_least_float32(self.target.lm_head(part)).logsumexp(-1) for part in parts]  # (64, V) -> (64,)
+        save_tensors(file, {"features": stored, "log_partition": torch.cat(sums)}, durable=False)

@@ -10,8 +10,12 @@ its MLP widened until it has as many parameters as FSPAD.
 
     OUT/recordings/                        the target's answers
     OUT/features/                          the target's features of the dialogues (features.py)
-    OUT/seed-S/KIND/                       a trained draft: config.json, model.safetensors, training.json
-    OUT/seed-S/KIND/replay.csv             its replay, a row for every answer
+    OUT/seed-S/steps-N/KIND/               a trained draft: config.json, model.safetensors, training.json
+    OUT/seed-S/steps-N/KIND/replay.csv     its replay, a row for every answer
+    OUT/seed-S/steps-N/trunk.safetensors   the training before its learning rate went down: a longer one goes on here
+
+With several values of `steps` tau is measured against training. The learning rate stays up until the last fifth of a
+training, so the shorter ones are branches of the longest, and each is as good as if it had been planned at its length.
 
 A file that exists is a result that exists: an interrupted study goes on by the same call, and what is to be measured
 again, after a change of settings too, has to be deleted first.
@@ -32,10 +36,11 @@ from fspad_ref.bench.bench import choose_questions, loops
 from fspad_ref.bench.features import StoredFeatures
 from fspad_ref.bench.record import load_record, save_record
 from fspad_ref.bench.replay import Recording, n_alpha, record, replay_many
-from fspad_ref.bench.statistics import differences, spread, taus
-from fspad_ref.data import CATEGORIES, Dialogue, Encoded, Question, read_dialogues, read_questions
+from fspad_ref.bench.statistics import MEAN, differences, spread, taus
+from fspad_ref.data import CATEGORIES, Dialogue, Encoded, Question, frequent_tokens, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
+from fspad_ref.files import load_tensors, save_tensors
 from fspad_ref.target import Target
 from fspad_ref.train import Kind, TrainConfig, new_draft, train
 from fspad_ref.tree import TreeConfig
@@ -55,6 +60,7 @@ class StudyConfig:
     kinds: tuple[Kind, ...] = get_args(Kind)  # which drafts; eagle, the baseline, must be among them
     seeds: int = 3  # trainings of each kind
     data: Path = Path("data/old/dialogues.jsonl.gz")  # dialogues to train on; best the target's own answers
+    features: Path | None = None  # folder that keeps the target's features (features.py); None: OUT/features
     held_out: int = 36  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
     tree: TreeConfig = TreeConfig()
@@ -62,7 +68,9 @@ class StudyConfig:
     noise_seed: int = 0  # with question and turn, the key of each answer's noise
     alphas: int = 4  # the largest n of n-alpha
     batch: int = 32  # answers recorded, and replayed, at once
-    training: TrainConfig = TrainConfig(evaluate_every=0)  # of seed 0; seed s adds s to its seed
+    steps: tuple[int, ...] = (2000,)  # lengths of training, ascending
+    vocabulary: int | None = 8192  # of the drafts: so many of the answers' most frequent tokens; None: all
+    training: TrainConfig = TrainConfig(evaluate_every=0)  # of seed 0; seed s adds s. `steps` decides over its lengths
     device: str = "cpu"  # where to compute
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"  # precision of weights and arithmetic
     out: Path = Path("out/study")  # folder for recordings, checkpoints, drafts and replays
@@ -93,16 +101,19 @@ def study(
     recordings = record(target, questions, config.temperatures, max_new_tokens=config.max_new_tokens,
                         seed=config.noise_seed, batch=config.batch, folder=config.out / "recordings",
                         progress=progress)  # fmt: skip
-    features, tables = StoredFeatures(target, config.out / "features"), []
+    features, tables = StoredFeatures(target, config.features or config.out / "features"), []
     for seed in range(config.seeds):
-        folder = config.out / f"seed-{seed}"
-        train_missing(target, dialogues, config, seed, folder, features, progress)
-        for kind in config.kinds:
-            file = folder / kind / "replay.csv"
-            if not file.exists():
-                draft = Draft.from_pretrained(folder / kind, target)
-                save_record(file, replayed(draft, recordings, config, progress))
-            tables.append(load_record(file).assign(method=kind, seed=seed))
+        trunk = None
+        for steps in config.steps:
+            folder = config.out / f"seed-{seed}" / f"steps-{steps}"
+            train_missing(target, dialogues, config, seed, steps, folder, trunk, features, progress)
+            trunk = folder / "trunk.safetensors"
+            for kind in config.kinds:
+                file = folder / kind / "replay.csv"
+                if not file.exists():
+                    draft = Draft.from_pretrained(folder / kind, target)
+                    save_record(file, replayed(draft, recordings, config, progress))
+                tables.append(load_record(file).assign(method=kind, seed=seed, steps=steps))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -110,24 +121,31 @@ def study(
 
 
 def train_missing(
-    target: Target, dialogues: Sequence[Dialogue | Encoded], config: StudyConfig, seed: int, folder: Path,
-    features: StoredFeatures | None = None, progress: Progress = tqdm,
+    target: Target, dialogues: Sequence[Dialogue | Encoded], config: StudyConfig, seed: int, steps: int, folder: Path,
+    trunk: Path | None = None, features: StoredFeatures | None = None, progress: Progress = tqdm,
 ) -> None:  # fmt: skip
-    """Train the kinds that `folder` lacks, together; an interrupted training goes on from its checkpoint.
+    """Train the kinds that `folder` lacks, together; an interrupted training goes on from its checkpoint, and a new one
+    from the `trunk` of a shorter one, if that holds the same kinds.
 
     Only the weights of the kinds differ, and each comes out as if it had been trained alone. So a kind that is asked
     for later is paired with the others all the same.
     """
     rest = [kind for kind in config.kinds if not (folder / kind / "training.json").exists()]
     if rest:
-        training = replace(config.training, seed=config.training.seed + seed)
-        drafts = {kind: new_draft(kind, target, training.seed) for kind in rest}
+        lengths = {"steps": steps, "decay_steps": max(1, steps // 5)}
+        training = replace(config.training, seed=config.training.seed + seed, **lengths)
+        words = frequent_tokens(target.tokenizer, dialogues, config.vocabulary) if config.vocabulary else None
+        drafts = {kind: new_draft(kind, target, training.seed, words) for kind in rest}
         under_way = folder / "training"
-        with progress(total=training.steps, desc=f"train seed {seed}: {', '.join(rest)}", unit="step") as bar:
+        if rest == [*config.kinds] and trunk and trunk.exists() and not (under_way / "checkpoint.safetensors").exists():
+            save_tensors(under_way / "checkpoint.safetensors", load_tensors(trunk))
+        with progress(total=steps, desc=f"train seed {seed}: {', '.join(rest)}", unit="step") as bar:
             train(target, drafts, dialogues, training, lambda now: bar.update(now.step - bar.n), features_of=features,
                   out=under_way, resume=True)  # fmt: skip
         for kind in rest:
             os.replace(under_way / kind, folder / kind)
+        if rest == [*config.kinds]:
+            os.replace(under_way / "trunk.safetensors", folder / "trunk.safetensors")
         shutil.rmtree(under_way)
 
 
@@ -171,10 +189,15 @@ def alphas(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(answers: pd.DataFrame) -> str:
-    """For reading: tau, differences and gains in percent of the baseline, n-alpha; intervals are 95 %."""
+    """For reading, of the longest training: tau, differences and gains in percent of the baseline, n-alpha; intervals
+    are 95 %. Last, tau against the length of training."""
+    curve = pd.concat([taus(some).assign(steps=steps) for steps, some in answers.groupby("steps")])
+    curve = curve[curve["task"] == MEAN].pivot(index=["temperature", "steps"], columns="method", values="tau")
+    answers = answers[answers["steps"] == answers["steps"].max()]
     compared = differences(answers, pairs(answers))
     both = ["method", "against"]
     return "\n\n".join([
         spread(taus(answers), "tau"), spread(compared, "difference", both, "{:+.3f}"),
         spread(compared, "gain", both, "{:+.1%}"), f"n-alpha\n{alphas(answers).to_string(float_format='%.3f')}",
+        f"mean tau by length of training\n{curve.to_string(float_format='%.2f')}",
     ])  # fmt: skip

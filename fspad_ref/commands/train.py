@@ -1,10 +1,10 @@
 """`python -m fspad_ref train`, or `accelerate launch ... -m fspad_ref train`: train drafts of some kinds together."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +12,14 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from tqdm.auto import tqdm
 
-from fspad_ref.bench.answers import Job, answer, run_jobs
+from fspad_ref.bench.answers import Job, answer, answers, run_jobs
 from fspad_ref.bench.features import StoredFeatures
-from fspad_ref.data import Dialogue, Encoded, encode, prompt_ids, read_dialogues
+from fspad_ref.bench.replay import Recording, replay_many, text_features
+from fspad_ref.data import Dialogue, Encoded, frequent_tokens, prompt_ids, read_dialogues
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, InputError, require
 from fspad_ref.files import load_json, load_tensors, save_json, save_tensors
-from fspad_ref.generate import speculative_generate
+from fspad_ref.generate import autoregressive_generate
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.train import Kind, TrainConfig, TrainRecord, new_draft, train
@@ -57,7 +58,7 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
     learnt = len(dialogues) - min(config.held_out, len(dialogues) // 10)
     prompts = [prompt_ids(target.tokenizer, [], one.turns[0][0], one.system) for one in dialogues[learnt:]]
     texts = dialogues[own:learnt] + (own_answers(target, dialogues[:learnt][:own], config, accelerator) if own else [])
-    words = frequent_tokens(target, texts, config.vocabulary) if config.vocabulary else None
+    words = frequent_tokens(target.tokenizer, texts, config.vocabulary) if config.vocabulary else None
     drafts = {kind: new_draft(kind, target, config.training.seed, words) for kind in config.kinds}
     tau = acceptance_on(target, prompts) if prompts else None
     checkpoint, stored = config.out / "checkpoint.safetensors", config.features
@@ -71,14 +72,6 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
         accelerator.print(f"{kind:10}  tau {tau:.2f} on {len(prompts)} prompts after step {step}: {config.out / kind}")
     accelerator.end_training()
     return record
-
-
-def frequent_tokens(target: Target, texts: Sequence[Dialogue | Encoded], size: int) -> tuple[int, ...]:
-    """The `size` tokens that answers hold most often, the end token among them, ascending: a draft's vocabulary."""
-    encoded = (encode(text, target.tokenizer) if isinstance(text, Dialogue) else text for text in texts)
-    count = Counter(token for ids, response in encoded for token, answer in zip(ids, response, strict=True) if answer)
-    end = [token for token in [target.tokenizer.eos_token_id] if token is not None]
-    return tuple(sorted(end + [token for token, _ in count.most_common() if token not in end][: size - len(end)]))
 
 
 def launched() -> Accelerator:
@@ -121,14 +114,24 @@ def answering(target: Target, dialogue: Dialogue, sampling: SamplingConfig, limi
 
 
 def acceptance_on(target: Target, prompts: Sequence[list[int]], max_new_tokens: int = 64) -> Callable[[Draft], float]:
-    """An evaluation draft -> tau: prompts decoded greedily with EAGLE-2's default tree, tokens per round."""
+    """An evaluation draft -> tau: tokens per round on the target's greedy answers, with EAGLE-2's default tree.
+
+    The target answers once; then drafts are replayed over its answers (bench/replay.py).
+    """
     room = target.max_positions - max_new_tokens - TreeConfig().levels - 1
     prompts = [prompt for prompt in prompts if len(prompt) <= room]
-    limits = {"max_new_tokens": max_new_tokens, "eos_token_id": getattr(target.tokenizer, "eos_token_id", None)}
+    eos = getattr(target.tokenizer, "eos_token_id", None)
+    if target.devices:
+        texts = [autoregressive_generate(target, one, max_new_tokens=max_new_tokens, eos_token_id=eos).tokens
+                 for one in prompts]  # fmt: skip
+    else:
+        texts = answers(target, prompts, SamplingConfig(), max_new_tokens, eos)
+    recordings = [Recording(number, "", 0, 0.0, 0, prompt, tokens, text_features(target, prompt + tokens))
+                  for number, (prompt, tokens) in enumerate(zip(prompts, texts, strict=True))]  # fmt: skip
 
     def tau(draft: Draft) -> float:
-        results = [speculative_generate(target, draft, prompt, **limits) for prompt in prompts]
-        return sum(len(one.tokens) - 1 for one in results) / max(1, sum(len(one.accepted) for one in results))
+        rounds = replay_many(draft, recordings, TreeConfig(), progress=partial(tqdm, disable=True))
+        return sum(len(text) - 1 for text in texts) / max(1, sum(map(len, rounds)))
 
     return tau
 
