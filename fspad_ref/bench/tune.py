@@ -31,7 +31,7 @@ from fspad_ref.bench.replay import Recording, kept_on_text, record, scored_every
 from fspad_ref.bench.statistics import MEAN
 from fspad_ref.data import Question, read_dialogues
 from fspad_ref.draft import Draft
-from fspad_ref.errors import ConfigError, InputError
+from fspad_ref.errors import ConfigError, InputError, require
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig
@@ -43,9 +43,9 @@ Progress = Callable[..., Any]
 class TuneConfig:
     """Choose the tree size that decodes fastest on this machine."""
 
-    target: str = "data/old/target"  # folder or Hub id of the target
-    draft: str = "data/old/drafts/fspad"  # folder of a draft made for that target
-    data: Path = Path("data/old/dialogues.jsonl.gz")  # dialogues; the last ones' first questions are the prompts
+    target: str = "data/target"  # folder or Hub id of the target
+    draft: str = "data/drafts/fspad"  # folder of a draft made for that target
+    data: Path = Path("data/dialogues.jsonl.gz")  # dialogues; the last ones' first questions are the prompts
     prompts: int = 36  # how many prompts; the second half of them only checks the predictions
     max_new_tokens: int = 128  # longest answer
     temperature: float = 0.0  # sampling temperature
@@ -67,18 +67,15 @@ class TuneConfig:
         return [TreeConfig(k, depth, n) for k, depth, n in sizes if n <= TreeConfig(k, depth, 1).capacity]
 
     def __post_init__(self) -> None:
-        if self.prompts < 2 or self.finalists < 1 or not self.trees:
-            raise ConfigError(
-                f"expected at least 2 prompts, 1 finalist and 1 tree, found {self.prompts}, {self.finalists} and "
-                f"{len(self.trees)}. Raise what is too low."
-            )
+        found = self.prompts, self.finalists, len(self.trees)
+        right, expected = self.prompts > 1 and min(found) > 0, "at least 2 prompts, 1 finalist and 1 tree"
+        require(right, ConfigError, expected, found, "Raise what is too low.")
 
 
 def tune(config: TuneConfig) -> pd.DataFrame:
     """Tune, print the best candidates, write `config.out`."""
-    target = Target.from_pretrained(
-        config.target, device=config.device, dtype=config.dtype, chat_format=config.chat_format
-    )
+    where = dict(device=config.device, dtype=config.dtype, chat_format=config.chat_format)
+    target = Target.from_pretrained(config.target, **where)
     draft = Draft.from_pretrained(config.draft, target)
     asked = read_dialogues(config.data)[-config.prompts :]
     questions = [Question(number, "conversation", one.turns[0][:1]) for number, one in enumerate(asked)]
@@ -103,8 +100,7 @@ def tune_tree(
     half, at = len(questions) // 2, (config.temperature,)
     asked = dict(max_new_tokens=config.max_new_tokens, seed=config.seed, progress=progress)
     recordings = [one for one in record(target, questions[:half], at, **asked) if len(one.tokens) > 1]
-    if not recordings:
-        raise InputError("expected an answer of at least 2 tokens, found none. Give other prompts.")
+    require(recordings, InputError, "an answer of at least 2 tokens", "none", "Give other prompts.")
     taus = replayed_taus(draft, recordings, config.trees, progress)
     prompt, tokens = (np.mean([len(getattr(one, part)) for one in recordings]) for part in ("prompt", "tokens"))
     costs = measure_costs(

@@ -12,14 +12,17 @@ from fspad_ref.draft import KINDS
 NEEDED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "scipy", "jaxtyping", "tyro", "matplotlib")
 OPTIONAL = {"jupyterlab": "the notebooks", "ipywidgets": "the notebooks", "pytest": "the tests", "nbval": "the tests"}
 MODEL_FILES = ("config.json", "model.safetensors")
+ARITHMETIC = {
+    "bfloat16": "it has instructions for it. Near-ties between tokens may flip with a draft; in float32 hardly ever.",
+    "float32": "texts with and without a draft agree. It has no instructions for bfloat16, which would be slow.",
+}
 
 
 @dataclass(frozen=True)
 class CheckConfig:
     """Print versions and device, whether the data are complete, and what will run."""
 
-    data: Path = Path("data/old")
-    """Folder of the built-in target, its drafts and its questions."""
+    data: Path = Path("data")  # folder of the built-in target, its drafts, dialogues and questions
 
 
 def check(config: CheckConfig) -> bool:
@@ -28,11 +31,9 @@ def check(config: CheckConfig) -> bool:
     for name in (*NEEDED, *OPTIONAL):
         needed = "MISSING: pip install -e ." if name in NEEDED else f"missing; only {OPTIONAL[name]} need it"
         print(f"  {name} {_version(name) or needed}")
-    print(f"Device: {device()}")
-    faults = list(missing(config.data))
-    print(f"Data in {config.data}: {'incomplete' if faults else 'complete'}")
-    for fault in faults:
-        print(f"  {fault}")
+    suits, faults = arithmetic(), list(missing(config.data))
+    print(f"Device: {device()}\nArithmetic that suits this processor: {suits}: {ARITHMETIC[suits]}")
+    print("\n  ".join([f"Data in {config.data}: {'incomplete' if faults else 'complete'}", *faults]))
     print("What will run:")
     for what, runs in abilities(complete=not faults).items():
         print(f"  {'yes' if runs else 'no ':3}  {what}")
@@ -59,13 +60,22 @@ def device() -> str:
     return f"CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
 
 
+def arithmetic() -> str:
+    """bfloat16 where the processor multiplies it in hardware (AVX512-BF16 or AMX), else float32."""
+    import torch
+
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+
+
 def missing(data: Path) -> Iterator[str]:
     """One line for each thing that the demo needs and `data` does not have."""
     for folder in ("target", *(f"drafts/{kind}" for kind in KINDS)):
         absent = [name for name in MODEL_FILES if not (data / folder / name).is_file()]
         if absent:
-            yield f"{folder}: no {', '.join(absent)}. Get it from the repository again."
-    for name in ("target/tokenizer.json", "questions.jsonl", "dialogues.jsonl.gz"):
+            advice = "Run `python -m fspad_ref fetch`." if folder == "target" else "Get it from the repository again."
+            yield f"{folder}: no {', '.join(absent)}. {advice}"
+    for name in ("questions.jsonl", "dialogues.jsonl.gz"):
         if not (data / name).is_file():
             yield f"{name}: not there. Get it from the repository again."
 

@@ -35,8 +35,8 @@ class DraftsConfig:
     resume: bool = False  # go on from the checkpoint in OUT
     start: Path | None = None  # or from the trunk.safetensors of a shorter training, one with decay_steps
     features: Path | None = None  # folder that keeps the target's features for other drafts; 1.2 kB a token of SmolLM2
-    target: str = "data/old/target"  # folder or Hub id of the target, a Hugging Face causal language model
-    data: Path = Path("data/old/dialogues.jsonl.gz")  # JSON or JSONL, ShareGPT's or the messages format, also .gz
+    target: str = "data/target"  # folder or Hub id of the target, a Hugging Face causal language model
+    data: Path = Path("data/dialogues.jsonl.gz")  # JSON or JSONL, ShareGPT's or the messages format, also .gz
     vocabulary: int | None = None  # of the drafts: so many tokens, those that answers hold most often; None: all
     own_answers: int = 0  # so many dialogues, the first ones, get answers that the target writes; OUT keeps them
     answer_tokens: int = 128  # longest of those answers

@@ -32,24 +32,15 @@ BLOCK = 512  # dialogues of one task in a row: a step costs what the longest tex
 class WriteConfig:
     """Let the target write dialogues: one JSON object per line, appended to OUT. It can be stopped and run again."""
 
-    out: Path = Path("out/dialogues.jsonl")
-    """File to append to; dialogues that are in it already are not written again."""
-    first: int = 0
-    """Number of the first dialogue, which is also its seed."""
-    dialogues: int = 6 * BLOCK
-    """Number of dialogues; 512 of one task follow another."""
-    answer_tokens: int = 256
-    """Longest answer, in tokens."""
-    slots: int = 128
-    """Dialogues decoded side by side; on a CPU about 30 MB each."""
-    target: str = "data/target"
-    """Folder or Hub id of the target."""
-    openings: Path = Path("data/openings.json")
-    """How questions of each task may begin."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1, ..."""
-    dtype: str = "bfloat16"
-    """Precision of the target."""
+    out: Path = Path("out/dialogues.jsonl")  # file to append to; dialogues that are in it are not written again
+    first: int = 0  # number of the first dialogue, which is also its seed
+    dialogues: int = 6 * BLOCK  # number of dialogues; 512 of one task follow another
+    answer_tokens: int = 256  # longest answer, in tokens
+    slots: int = 128  # dialogues decoded side by side; on a CPU about 30 MB each
+    target: str = "data/target"  # folder or Hub id of the target
+    openings: Path = Path("data/openings.json")  # how questions of each task may begin
+    device: str = "cpu"  # where to compute: cpu, cuda, cuda:1, ...
+    dtype: str = "bfloat16"  # precision of the target
 
     def __post_init__(self) -> None:
         found = self.dialogues, self.answer_tokens, self.slots

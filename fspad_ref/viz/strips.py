@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from io import TextIOBase
 from typing import Literal
 
-from fspad_ref.errors import InputError
+from fspad_ref.errors import InputError, require
 
 Style = Literal["colour", "marks", "plain"]
 
@@ -35,11 +35,9 @@ def token_kinds(length: int, accepted: Sequence[int]) -> list[str]:
     bonus token), which the last round may lack. Raises InputError if the rounds do not add up to `length`.
     """
     kinds = ["target", *(kind for count in accepted for kind in ["draft"] * count + ["target"])]
-    if length not in (len(kinds), len(kinds) - 1) and not (length == 0 and not accepted):
-        raise InputError(
-            f"expected rounds that add up to {length} tokens, found {len(accepted)} rounds that accepted "
-            f"{sum(accepted)} tokens, which make {len(kinds)}. Give one number per round."
-        )
+    right = length in (len(kinds), len(kinds) - 1) or length == 0 and not accepted
+    found = f"{len(accepted)} rounds that accepted {sum(accepted)} tokens, which make {len(kinds)}"
+    require(right, InputError, f"rounds that add up to {length} tokens", found, "Give one number per round.")
     return kinds[:length]
 
 
