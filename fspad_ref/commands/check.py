@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import torch
+
 from fspad_ref.draft import KINDS
 
 NEEDED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "scipy", "jaxtyping", "tyro", "matplotlib")
@@ -34,9 +36,13 @@ def check(config: CheckConfig) -> bool:
     suits, faults = arithmetic(), list(missing(config.data))
     print(f"Device: {device()}\nArithmetic that suits this processor: {suits}: {ARITHMETIC[suits]}")
     print("\n  ".join([f"Data in {config.data}: {'incomplete' if faults else 'complete'}", *faults]))
-    print("What will run:")
-    for what, runs in abilities(complete=not faults).items():
-        print(f"  {'yes' if runs else 'no ':3}  {what}")
+    parts = {
+        "demo, bench, and generate with the built-in models": not faults,
+        "training and decoding on a GPU": torch.cuda.is_available(),
+        "notebooks (make lab)": not faults and all(map(_version, ("jupyterlab", "ipywidgets"))),
+        "tests (make test)": not faults and all(map(_version, ("pytest", "hypothesis"))),
+    }
+    print("What will run:", *(f"{'yes' if runs else 'no ':3}  {what}" for what, runs in parts.items()), sep="\n  ")
     return not faults
 
 
@@ -49,8 +55,6 @@ def _version(package: str) -> str | None:
 
 def device() -> str:
     """The accelerator that torch sees, or the CPU with the number of threads that torch will use."""
-    import torch
-
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         count, name = torch.cuda.device_count(), torch.cuda.get_device_name(0)
@@ -62,8 +66,6 @@ def device() -> str:
 
 def arithmetic() -> str:
     """bfloat16 where the processor multiplies it in hardware (AVX512-BF16 or AMX), else float32."""
-    import torch
-
     able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not tell
     return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
@@ -78,15 +80,3 @@ def missing(data: Path) -> Iterator[str]:
     for name in ("questions.jsonl", "dialogues.jsonl.gz"):
         if not (data / name).is_file():
             yield f"{name}: not there. Get it from the repository again."
-
-
-def abilities(complete: bool) -> dict[str, bool]:
-    """What will run: name -> yes or no. complete: all data are there."""
-    import torch
-
-    return {
-        "demo, bench, and generate with the built-in models": complete,
-        "training and decoding on a GPU": torch.cuda.is_available(),
-        "notebooks (make lab)": complete and all(map(_version, ("jupyterlab", "ipywidgets"))),
-        "tests (make test)": complete and all(map(_version, ("pytest", "hypothesis"))),
-    }

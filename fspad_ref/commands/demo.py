@@ -13,7 +13,7 @@ steps. One question of each task is always decoded, more as long as there is tim
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ from fspad_ref.bench.replay import Recording, record
 from fspad_ref.bench.tune import TuneConfig, replayed_taus
 from fspad_ref.commands.check import ARITHMETIC, arithmetic
 from fspad_ref.commands.generate import print_marked
-from fspad_ref.commands.train import frequent_tokens, load_target, progress
+from fspad_ref.commands.train import frequent_tokens, progress
 from fspad_ref.data import CATEGORIES, Dialogue, Question, encode, prompt_ids, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.generate import speculative_generate
@@ -67,9 +67,10 @@ class DemoConfig:
 def demo(config: DemoConfig) -> None:
     """Run the five steps. Every number is measured now, on this machine."""
     began = time.monotonic()
+    until = began + 60 * config.minutes
     dtype = arithmetic() if config.dtype == "auto" else config.dtype
     print(f"Arithmetic in {dtype}: {ARITHMETIC[dtype]}\n")
-    target = load_target(str(config.data / "target"), dtype=dtype)
+    target = Target.from_pretrained(str(config.data / "target"), dtype=dtype)
     questions = choose_questions(read_questions(config.data / "questions.jsonl"), CATEGORIES, config.per_task)
     dialogues = read_dialogues(config.data / "dialogues.jsonl.gz")
     built_in = {name: Draft.from_pretrained(config.data / "drafts" / kind, target) for name, kind in DRAFTS.items()}
@@ -89,8 +90,9 @@ def demo(config: DemoConfig) -> None:
     print("\n".join(f"{name:15}{method.tree}" for name, method in methods.items()))
 
     print("\n4. Decode questions of all tasks, without and with drafts.\n")
-    answers = decode_in_time(target, methods, questions, config, until=began + 60 * config.minutes)
-    summary = summarize(answers)
+    settings = dict(temperatures=config.temperatures, max_new_tokens=config.max_new_tokens)
+    answers = [decode_questions(target, methods, asked, **settings) for asked in in_time(questions, until)]
+    summary = summarize(pd.concat(answers))
     print(f"{table(summary)}\n\n{verdict(summary)}")
 
     trees = {name: method.tree for name, method in methods.items()}
@@ -126,33 +128,27 @@ def train_two(
 ) -> tuple[dict[str, Draft], TrainRecord]:
     """An EAGLE-2 and an FSPAD draft after a short training, and its record."""
     texts = [encode(one, target.tokenizer) for one in dialogues[: config.dialogues]]
-    words = frequent_tokens(target, texts, config.vocabulary)
+    words, tree = frequent_tokens(target, texts, config.vocabulary), config.tree
 
     def untrained() -> dict[str, Draft]:
         seed = config.training.seed
         return {f"{name} (live)": new_draft(kind, target, seed, words) for name, kind in DRAFTS.items()}
 
     with tempfile.TemporaryDirectory() as folder:
-        features = StoredFeatures(target, folder)
+        features = StoredFeatures(target, Path(folder))
         trial = replace(config.training, steps=3, evaluate_every=0)
-        share = affordable(train(target, untrained(), texts, trial, features_of=features), texts, config)
+        spent = train(target, untrained(), texts, trial, features_of=features)
+        # The target reads each text once, as its features are kept; the drafts learn at every step.
+        reading = spent.target_seconds / spent.tokens * sum(len(ids) for ids, _ in texts)
+        learning = (spent.seconds - spent.target_seconds) / spent.step * config.training.steps
+        share = min(1.0, 60 * config.minutes * TRAINING / (reading + learning))
         texts, steps = texts[: max(1, int(share * len(texts)))], max(1, int(share * config.training.steps))
         print(f"{sum(len(ids) for ids, _ in texts):,} tokens of {len(texts)} dialogues, {steps} steps")
         drafts, training = untrained(), replace(config.training, steps=steps)
         with tqdm(total=steps, desc="train", unit="step") as bar:
             found = train(target, drafts, texts, training, progress(bar), features_of=features,
-                          evaluate=lambda draft: replayed_taus(draft, held_out, [config.tree], quiet)[config.tree])  # fmt: skip
+                          evaluate=lambda draft: replayed_taus(draft, held_out, [tree], quiet)[tree])  # fmt: skip
     return drafts, found
-
-
-def affordable(trial: TrainRecord, texts: Sequence, config: DemoConfig) -> float:
-    """The share of texts and steps that there is time for, by a trial of a few steps; at most 1.
-
-    The target reads a text once, since its features are kept; the drafts learn at every step.
-    """
-    reading = trial.target_seconds / trial.tokens * sum(len(ids) for ids, _ in texts)
-    learning = (trial.seconds - trial.target_seconds) / trial.step * config.training.steps
-    return min(1.0, 60 * config.minutes * TRAINING / (reading + learning))
 
 
 # ---- decoding ----
@@ -165,19 +161,13 @@ def best_tree(draft: Draft, held_out: Sequence[Recording]) -> TreeConfig:
     return max(taus, key=lambda tree: predict_speedup(costs, tree, taus[tree]))
 
 
-def decode_in_time(
-    target: Target, methods: dict[str, Speculative], questions: Sequence[Question], config: DemoConfig, until: float
-) -> pd.DataFrame:
-    """Answer the first question of each task by every method, then the second ones, as long as there is time."""
-    answers, lasted = [], 0.0
+def in_time(questions: Sequence[Question], until: float) -> Iterator[tuple[Question, ...]]:
+    """The first question of each task; then the second ones, and so on, as long as there is time for as many again."""
     for asked in zip(*([one for one in questions if one.category == task] for task in CATEGORIES), strict=False):
         began = time.monotonic()
-        if answers and began + lasted > until:
+        yield asked
+        if 2 * time.monotonic() - began > until:
             break
-        answers.append(decode_questions(target, methods, asked, temperatures=config.temperatures,
-                                        max_new_tokens=config.max_new_tokens))  # fmt: skip
-        lasted = time.monotonic() - began
-    return pd.concat(answers)
 
 
 def verdict(summary: pd.DataFrame) -> str:
@@ -190,8 +180,9 @@ def verdict(summary: pd.DataFrame) -> str:
         for name, tau, speedup in at.loc[at.index != PLAIN, ["tau", "speedup"]].itertuples():
             pays = "times plain decoding's speed" if speedup > 1 else "of plain decoding's speed: it does not pay"
             lines.append(f"  {tau / speedup:.2f} with {name}, and gives {tau:.2f} tokens: {speedup:.2f} {pays}")
-    same = f"{means.identical.sum()} of {means.answers.sum()}"
-    return "\n".join([*lines, f"The text is the text of plain decoding in {same} answers."])
+    drafted = means[means.method != PLAIN]
+    same = f"{drafted.identical.sum()} of {drafted.answers.sum()}"
+    return "\n".join([*lines, f"With a draft the text is that of plain decoding in {same} answers."])
 
 
 @styled

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fspad_ref.commands.train import load_target
 from fspad_ref.data import prompt_ids
 from fspad_ref.draft import Draft
 from fspad_ref.errors import InputError, require
 from fspad_ref.generate import Generation, autoregressive_generate, speculative_generate
 from fspad_ref.sampling import SamplingConfig
+from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig
 from fspad_ref.viz.strips import Pieces, Style, mark, style_for
 
@@ -38,8 +38,10 @@ class GenerateConfig:
 
 def generate(config: GenerateConfig) -> None:
     """Load target and draft, stream the answer, then print how many tokens each forward pass gave."""
-    prompt = read_prompt(sys.stdin) if config.prompt is None else config.prompt
-    target = load_target(config.target, config.device, config.dtype, config.chat_format)
+    prompt = read_prompt(config.prompt, sys.stdin)
+    target = Target.from_pretrained(
+        config.target, device=config.device, dtype=config.dtype, chat_format=config.chat_format
+    )
     ids = encode_prompt(target.tokenizer, prompt, config.raw)
     settings = {
         "max_new_tokens": config.max_new_tokens,
@@ -57,15 +59,15 @@ def generate(config: GenerateConfig) -> None:
     print(summary(result, time.perf_counter() - began), file=sys.stderr)
 
 
-def read_prompt(stream: TextIOBase) -> str:
-    """All of `stream`. Raises InputError if it is empty, or no text in UTF-8."""
-    if stream.isatty():
+def read_prompt(given: str | None, stream: TextIOBase) -> str:
+    """The prompt that was given, or all of `stream`. Raises InputError if it is empty, or no text in UTF-8."""
+    if given is None and stream.isatty():
         print("Type a prompt, then press Ctrl-D on an empty line.", file=sys.stderr)
     try:
-        prompt = stream.read().strip()
-    except UnicodeDecodeError as error:
-        found = f"byte {error.object[error.start]:#04x} at place {error.start}"
-        raise InputError(f"expected text in {error.encoding}, found {found}. Convert it, with iconv say.") from error
+        prompt = stream.read().strip() if given is None else given
+        prompt.encode()  # Python may have let bytes that are no UTF-8 pass, as lone surrogates
+    except UnicodeError as error:
+        raise InputError(f"expected a prompt in UTF-8, found: {error}. Convert it, with iconv for example.") from error
     require(prompt, InputError, "a prompt", "none", "Give it as an argument or on standard input.")
     return prompt
 

@@ -16,7 +16,6 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from fspad_ref.bench.answers import Job, answer, run_jobs
-from fspad_ref.commands.train import load_target
 from fspad_ref.data import CATEGORIES
 from fspad_ref.errors import ConfigError, InputError, require
 from fspad_ref.files import load_json
@@ -49,7 +48,7 @@ class WriteConfig:
 
 def write(config: WriteConfig) -> None:
     """Write the dialogues that are missing in config.out."""
-    target = load_target(config.target, config.device, config.dtype)
+    target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
     writer = Writer(target, load_json(config.openings), config.answer_tokens)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.touch()
