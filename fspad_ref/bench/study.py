@@ -61,7 +61,7 @@ class StudyConfig:
     seeds: int = 3  # trainings of each kind
     data: Path = Path("data/dialogues.jsonl.gz")  # dialogues to train on; best the target's own answers
     features: Path | None = None  # folder that keeps the target's features (features.py); None: OUT/features
-    held_out: int = 36  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
+    held_out: int = 240  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
     tree: TreeConfig = TreeConfig()
     max_new_tokens: int = 128  # longest answer

@@ -11,8 +11,8 @@ import torch
 
 from fspad_ref.draft import KINDS
 
-NEEDED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "scipy", "jaxtyping", "tyro", "matplotlib")
-OPTIONAL = {"jupyterlab": "the notebooks", "ipywidgets": "the notebooks", "pytest": "the tests", "nbval": "the tests"}
+PACKAGES = ("torch", "transformers", "accelerate", "safetensors", "numpy", "scipy", "jaxtyping", "tyro", "matplotlib",
+            "jupyterlab", "ipywidgets", "pytest", "nbval")  # fmt: skip
 MODEL_FILES = ("config.json", "model.safetensors")
 ARITHMETIC = {
     "bfloat16": "it has instructions for it. Near-ties between tokens may flip with a draft; in float32 hardly ever.",
@@ -30,9 +30,8 @@ class CheckConfig:
 def check(config: CheckConfig) -> bool:
     """Print the report. True if everything that the demo needs is there."""
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
-    for name in (*NEEDED, *OPTIONAL):
-        needed = "MISSING: pip install -e ." if name in NEEDED else f"missing; only {OPTIONAL[name]} need it"
-        print(f"  {name} {_version(name) or needed}")
+    for name in PACKAGES:
+        print(f"  {name} {_version(name) or 'MISSING: pip install -e .[dev]'}")
     suits, faults = arithmetic(), list(missing(config.data))
     print(f"Device: {device()}\nArithmetic that suits this processor: {suits}: {ARITHMETIC[suits]}")
     print("\n  ".join([f"Data in {config.data}: {'incomplete' if faults else 'complete'}", *faults]))
