@@ -52,15 +52,15 @@ class DemoConfig:
 
     data: Path = Path("data")  # folder of the target, its drafts, dialogues and questions
     minutes: float = 6.5  # what is optional is left out when they are over
-    dialogues: int = 300  # to train on, the first ones; about 70,000 tokens
+    dialogues: int = 270  # to train on, the first ones; about 70,000 tokens
     vocabulary: int = 4096  # tokens that the new drafts may propose, those that answers hold most often
     per_task: int = 4  # at most so many questions per task
     max_new_tokens: int = 48  # longest answer
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
     tree: TreeConfig = TreeConfig(top_k=4, depth=3, total_tokens=12)  # for the first answer, and tau during training
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of weights and arithmetic; auto: what suits the processor
-    training: TrainConfig = TrainConfig(steps=120, tokens_per_batch=2048, learning_rate=4e-3, warmup_steps=24,
-                                        evaluate_every=40, checkpoint_every=0, seed=1)  # fmt: skip
+    training: TrainConfig = TrainConfig(steps=240, tokens_per_batch=1024, learning_rate=2e-3, warmup_steps=20,
+                                        evaluate_every=80, checkpoint_every=0, seed=1)  # fmt: skip
     out: Path = Path("out")  # where figures and results.json go
 
 
