@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import io
 import subprocess
 import sys
 import types
@@ -88,20 +87,6 @@ def test_check_names_what_is_missing(tmp_path, capsys: pytest.CaptureFixture) ->
         assert fault in shown
     saved(worded_target(), tmp_path)
     assert check.check(check.CheckConfig(data=tmp_path)) is True
-
-
-@pytest.mark.parametrize(("given", "data", "found"), [(None, b"caf\xe9", "found: 'utf-8'"), (None, b" ", "found none"),
-                                                      ("caf\udce9", b"", "found: 'utf-8'")])  # fmt: skip
-def test_a_prompt_that_is_no_text_is_refused(given, data: bytes, found: str) -> None:
-    for errors in ("strict", "surrogateescape"):  # how Python reads standard input depends on the locale
-        with pytest.raises(InputError, match=found):
-            generate.read_prompt(given, io.TextIOWrapper(io.BytesIO(data), "utf-8", errors))
-
-
-def test_a_built_in_target_that_was_not_fetched_is_not_looked_for_on_the_hub(monkeypatch, tmp_path, capsys) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["bench", "--questions", "none.jsonl"]) == cli.main(["generate", "Hello"]) == 2
-    assert capsys.readouterr().err.count("Run `python -m fspad_ref fetch`") == 2
 
 
 class Letters:

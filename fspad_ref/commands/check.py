@@ -30,26 +30,20 @@ class CheckConfig:
 def check(config: CheckConfig) -> bool:
     """Print the report. True if everything that the demo needs is there."""
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    installed = {one.name: one.version for one in metadata.distributions()}
     for name in PACKAGES:
-        print(f"  {name} {_version(name) or 'MISSING: pip install -e .[dev]'}")
+        print(f"  {name} {installed.get(name, 'MISSING: pip install -e .[dev]')}")
     suits, faults = arithmetic(), list(missing(config.data))
     print(f"Device: {device()}\nArithmetic that suits this processor: {suits}: {ARITHMETIC[suits]}")
     print("\n  ".join([f"Data in {config.data}: {'incomplete' if faults else 'complete'}", *faults]))
     parts = {
         "demo, bench, and generate with the built-in models": not faults,
         "training and decoding on a GPU": torch.cuda.is_available(),
-        "notebooks (make lab)": not faults and all(map(_version, ("jupyterlab", "ipywidgets"))),
-        "tests (make test)": not faults and all(map(_version, ("pytest", "hypothesis"))),
+        "notebooks (make lab)": not faults and {"jupyterlab", "ipywidgets"} <= {*installed},
+        "tests (make test)": not faults and {"pytest", "hypothesis"} <= {*installed},
     }
     print("What will run:", *(f"{'yes' if runs else 'no ':3}  {what}" for what, runs in parts.items()), sep="\n  ")
     return not faults
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def device() -> str:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +45,7 @@ DRAFTS = {"EAGLE-2": "eagle", "FSPAD": "fspad"}
 HELD_OUT, PROMPTS = 240, 12  # the last dialogues of the file teach nothing; so many of their prompts choose and measure
 SIZES = TuneConfig(top_k=(2, 3, 4), depth=(1, 2, 3, 4), total_tokens=(4, 6, 8, 12, 16))  # small trees, for small drafts
 TRAINING = 0.4  # of the minutes
+quiet = partial(tqdm, disable=True)
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ def demo(config: DemoConfig) -> None:
     print("\n2. Train two drafts on the same batches. The target computes their features now.\n")
     asked = dialogues[-HELD_OUT :: HELD_OUT // PROMPTS]
     asked = [Question(number, "conversation", one.turns[0][:1]) for number, one in enumerate(asked)]
-    held_out = record(target, asked, (0.0,), max_new_tokens=config.max_new_tokens, progress=quiet)
-    held_out = [one for one in held_out if len(one.tokens) > 1]
+    found = record(target, asked, (0.0,), max_new_tokens=config.max_new_tokens, progress=quiet)
+    held_out = [one for one in found if len(one.tokens) > 1]
     new, training = train_two(target, dialogues[:-HELD_OUT], held_out, config)
 
     print("\n3. Choose a tree for each draft, by tau on held-out prompts and by what a round costs here.\n")
@@ -115,11 +117,6 @@ def show_answer(target: Target, draft: Draft, question: str, tree: TreeConfig) -
     print(f"\n{counts}: tau = {result.tau:.2f}. Plain decoding has tau = 1.")
 
 
-def quiet(jobs, **_):
-    """In place of a progress bar, where there is little to wait for."""
-    return jobs
-
-
 # ---- training ----
 
 
@@ -129,22 +126,18 @@ def train_two(
     """An EAGLE-2 and an FSPAD draft after a short training, and its record."""
     texts = [encode(one, target.tokenizer) for one in dialogues[: config.dialogues]]
     words, tree = frequent_tokens(target, texts, config.vocabulary), config.tree
-
-    def untrained() -> dict[str, Draft]:
-        seed = config.training.seed
-        return {f"{name} (live)": new_draft(kind, target, seed, words) for name, kind in DRAFTS.items()}
-
+    drafts = {f"{name} (live)": new_draft(kind, target, config.training.seed, words) for name, kind in DRAFTS.items()}
     with tempfile.TemporaryDirectory() as folder:
         features = StoredFeatures(target, Path(folder))
-        trial = replace(config.training, steps=3, evaluate_every=0)
-        spent = train(target, untrained(), texts, trial, features_of=features)
+        trial = replace(config.training, steps=3, evaluate_every=0)  # warm-up steps, which change little
+        spent = train(target, drafts, texts, trial, features_of=features)
         # The target reads each text once, as its features are kept; the drafts learn at every step.
         reading = spent.target_seconds / spent.tokens * sum(len(ids) for ids, _ in texts)
         learning = (spent.seconds - spent.target_seconds) / spent.step * config.training.steps
         share = min(1.0, 60 * config.minutes * TRAINING / (reading + learning))
         texts, steps = texts[: max(1, int(share * len(texts)))], max(1, int(share * config.training.steps))
         print(f"{sum(len(ids) for ids, _ in texts):,} tokens of {len(texts)} dialogues, {steps} steps")
-        drafts, training = untrained(), replace(config.training, steps=steps)
+        training = replace(config.training, steps=steps)
         with tqdm(total=steps, desc="train", unit="step") as bar:
             found = train(target, drafts, texts, training, progress(bar), features_of=features,
                           evaluate=lambda draft: replayed_taus(draft, held_out, [tree], quiet)[tree])  # fmt: skip
