@@ -31,8 +31,8 @@ from fspad_ref.bench.replay import Recording, record
 from fspad_ref.bench.tune import TuneConfig, replayed_taus
 from fspad_ref.commands.check import ARITHMETIC, arithmetic
 from fspad_ref.commands.generate import print_marked
-from fspad_ref.commands.train import frequent_tokens, progress
-from fspad_ref.data import CATEGORIES, Dialogue, Question, encode, prompt_ids, read_dialogues, read_questions
+from fspad_ref.commands.train import progress
+from fspad_ref.data import CATEGORIES, Question, encode, frequent_tokens, prompt_ids, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.generate import speculative_generate
 from fspad_ref.target import Target
@@ -121,11 +121,11 @@ def show_answer(target: Target, draft: Draft, question: str, tree: TreeConfig) -
 
 
 def train_two(
-    target: Target, dialogues: Sequence[Dialogue], held_out: Sequence[Recording], config: DemoConfig
+    target: Target, dialogues: Sequence, held_out: Sequence[Recording], config: DemoConfig
 ) -> tuple[dict[str, Draft], TrainRecord]:
     """An EAGLE-2 and an FSPAD draft after a short training, and its record."""
     texts = [encode(one, target.tokenizer) for one in dialogues[: config.dialogues]]
-    words, tree = frequent_tokens(target, texts, config.vocabulary), config.tree
+    words, tree = frequent_tokens(target.tokenizer, texts, config.vocabulary), config.tree
     drafts = {f"{name} (live)": new_draft(kind, target, config.training.seed, words) for name, kind in DRAFTS.items()}
     with tempfile.TemporaryDirectory() as folder:
         features = StoredFeatures(target, Path(folder))
