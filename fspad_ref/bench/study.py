@@ -53,15 +53,15 @@ BASE, CONTROL = "eagle", ("fspad", "eagle_wide")  # the baseline; the comparison
 class StudyConfig:
     """Train drafts of every kind with several seeds, replay them over the target's answers, compare them."""
 
-    target: str = "data/old/target"  # folder or Hub id of the target
-    questions: Path = Path("data/old/questions.jsonl")  # questions in Spec-Bench's format
+    target: str = "data/target"  # folder or Hub id of the target
+    questions: Path = Path("data/questions.jsonl")  # questions in Spec-Bench's format
     per_task: int | None = None  # questions per task, the first ones of the file; None takes all
     tasks: tuple[str, ...] = CATEGORIES  # which tasks
     kinds: tuple[Kind, ...] = get_args(Kind)  # which drafts; eagle, the baseline, must be among them
     seeds: int = 3  # trainings of each kind
-    data: Path = Path("data/old/dialogues.jsonl.gz")  # dialogues to train on; best the target's own answers
+    data: Path = Path("data/dialogues.jsonl.gz")  # dialogues to train on; best the target's own answers
     features: Path | None = None  # folder that keeps the target's features (features.py); None: OUT/features
-    held_out: int = 36  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
+    held_out: int = 240  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
     tree: TreeConfig = TreeConfig()
     max_new_tokens: int = 128  # longest answer
