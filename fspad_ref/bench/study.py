@@ -70,6 +70,7 @@ class StudyConfig:
     batch: int = 32  # answers recorded, and replayed, at once
     steps: tuple[int, ...] = (2000,)  # lengths of training, ascending
     vocabulary: int | None = 8192  # of the drafts: so many of the answers' most frequent tokens; None: all
+    width: int | None = None  # of the drafts' MLP and sampler; None: the target's
     training: TrainConfig = TrainConfig(evaluate_every=0)  # of seed 0; seed s adds s. `steps` decides over its lengths
     device: str = "cpu"  # where to compute
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"  # precision of weights and arithmetic
@@ -135,7 +136,7 @@ def train_missing(
         lengths = {"steps": steps, "decay_steps": max(1, steps // 5)}
         training = replace(config.training, seed=config.training.seed + seed, **lengths)
         words = frequent_tokens(target.tokenizer, dialogues, config.vocabulary) if config.vocabulary else None
-        drafts = {kind: new_draft(kind, target, training.seed, words) for kind in rest}
+        drafts = {kind: new_draft(kind, target, training.seed, words, config.width) for kind in rest}
         under_way = folder / "training"
         if rest == [*config.kinds] and trunk and trunk.exists() and not (under_way / "checkpoint.safetensors").exists():
             save_tensors(under_way / "checkpoint.safetensors", load_tensors(trunk))

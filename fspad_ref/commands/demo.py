@@ -35,6 +35,7 @@ from fspad_ref.commands.train import progress
 from fspad_ref.data import CATEGORIES, Question, encode, frequent_tokens, prompt_ids, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.generate import speculative_generate
+from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.train import TrainConfig, TrainRecord, new_draft, train
 from fspad_ref.tree import TreeConfig
@@ -150,7 +151,9 @@ def train_two(
 def best_tree(draft: Draft, held_out: Sequence[Recording]) -> TreeConfig:
     """The small tree that should decode fastest with this draft on this machine, as `tune` predicts it."""
     taus = replayed_taus(draft, held_out[::2], SIZES.trees, quiet)
-    costs = measure_costs(draft.target, draft, total_tokens=SIZES.total_tokens, top_k=SIZES.top_k, repetitions=3)
+    prompt, tokens = (sum(len(getattr(one, part)) for one in held_out) // len(held_out) for part in ("prompt", "tokens"))
+    costs = measure_costs(draft.target, draft, prompt=prompt, prefix=prompt + tokens // 2, sampling=SamplingConfig(),
+                          total_tokens=SIZES.total_tokens, top_k=SIZES.top_k, repetitions=3)  # fmt: skip
     return max(taus, key=lambda tree: predict_speedup(costs, tree, taus[tree]))
 
 

@@ -38,9 +38,10 @@ class DraftsConfig:
     target: str = "data/target"  # folder or Hub id of the target, a Hugging Face causal language model
     data: Path = Path("data/dialogues.jsonl.gz")  # JSON or JSONL, ShareGPT's or the messages format, also .gz
     vocabulary: int | None = None  # of the drafts: so many tokens, those that answers hold most often; None: all
+    width: int | None = None  # of the drafts' MLP and sampler; None: the target's
     own_answers: int = 0  # so many dialogues, the first ones, get answers that the target writes; OUT keeps them
     answer_tokens: int = 128  # longest of those answers
-    held_out: int = 240  # so many dialogues, the last ones, a tenth at most, teach nothing; some 18 of them measure tau
+    held_out: int = 240  # so many dialogues, the last ones, a tenth at most, teach nothing; some 60 of them measure tau
     chat_format: str | None = None  # the target's prompt format if it brings no chat template: vicuna
     device: str = "cpu"  # cpu, cuda, cuda:1, ...; accelerate launch gives each process its own
     device_map: str | None = None  # auto: spread a target that is too large for one GPU over all, in one process
@@ -57,11 +58,11 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
     torch.set_float32_matmul_precision("high" if config.dtype == "bfloat16" else "highest")  # TF32 for the drafts
     dialogues, own = read_dialogues(config.data), config.own_answers
     learnt = len(dialogues) - min(config.held_out, len(dialogues) // 10)
-    measured = dialogues[learnt :: max(1, (len(dialogues) - learnt) // 18)]
+    measured = dialogues[learnt :: max(1, (len(dialogues) - learnt) // 60)]
     prompts = [prompt_ids(target.tokenizer, [], one.turns[0][0], one.system) for one in measured]
     texts = dialogues[own:learnt] + (own_answers(target, dialogues[:learnt][:own], config, accelerator) if own else [])
     words = frequent_tokens(target.tokenizer, texts, config.vocabulary) if config.vocabulary else None
-    drafts = {kind: new_draft(kind, target, config.training.seed, words) for kind in config.kinds}
+    drafts = {kind: new_draft(kind, target, config.training.seed, words, config.width) for kind in config.kinds}
     tau = acceptance_on(target, prompts) if prompts else None
     checkpoint, stored = config.out / "checkpoint.safetensors", config.features
     if config.start and not checkpoint.exists():
