@@ -151,10 +151,11 @@ def train_two(
 def best_tree(draft: Draft, held_out: Sequence[Recording]) -> TreeConfig:
     """The small tree that should decode fastest with this draft on this machine, as `tune` predicts it."""
     taus = replayed_taus(draft, held_out[::2], SIZES.trees, quiet)
-    prompt, tokens = (sum(len(getattr(one, part)) for one in held_out) // len(held_out) for part in ("prompt", "tokens"))
+    prompt = sum(len(one.prompt) for one in held_out) // len(held_out)
+    tokens = sum(len(one.tokens) for one in held_out) // len(held_out)
     costs = measure_costs(draft.target, draft, prompt=prompt, prefix=prompt + tokens // 2, sampling=SamplingConfig(),
                           total_tokens=SIZES.total_tokens, top_k=SIZES.top_k, repetitions=3)  # fmt: skip
-    return max(taus, key=lambda tree: predict_speedup(costs, tree, taus[tree]))
+    return max(taus, key=lambda tree: predict_speedup(costs, tree, taus[tree], tokens))
 
 
 def in_time(questions: Sequence[Question], until: float) -> Iterator[tuple[Question, ...]]:
