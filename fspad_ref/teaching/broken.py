@@ -156,7 +156,7 @@ def noise_reused(place: Place, choose: Choose) -> int:
 def noise_scored_against_q(place: Place, choose: Choose, power: int = 2) -> int:
     """The guess is the best child of a tree that adds 1 / power of the noise; it is scored as if it were drawn from q.
 
-    argmax_w( log q(w) + noise(w) / power ) is a draw from q^power, normalised. With the whole noise, power 1, that is q.
+    argmax_w( log q(w) + noise(w) / power ) is a draw from q^power, normalised. At power 1, all of the noise, that is q.
     """
     guess = choose(normalised([chance**power for chance in place.q]))  # broken: place.q
     chance = min(1, place.p[guess] / place.q[guess])
