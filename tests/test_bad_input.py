@@ -136,7 +136,7 @@ TABLE = [  # how, error, expected, what to do, {found: arguments}
     (grow, ConfigError, "a finite noise_weight >= 0", "Set it to 0 for EAGLE-2's trees", {
         "-0.5": {"noise_weight": -0.5}, "nan": {"noise_weight": math.nan}, "inf": {"noise_weight": math.inf}}),
     (grow, ConfigError, "a finite noise_scale > 0", "Set it to 1", {
-        "0": {"noise_scale": 0}, "-1": {"noise_scale": -1.0}, "nan": {"noise_scale": math.nan}}),
+        "0.0": {"noise_scale": 0.0}, "-1": {"noise_scale": -1.0}, "nan": {"noise_scale": math.nan}}),
     (grow, ConfigError, "top_k <= 31", "Lower top_k", {"32": {"top_k": 32}}),
     (grow, ConfigError, "total_tokens <= 7", "Lower total_tokens", {"8": {"top_k": 2, "depth": 1, "total_tokens": 8}}),
     (generate, InputError, "a prompt of at least one token", "Give the model some text", {"empty": dict(prompt=[])}),

@@ -115,7 +115,7 @@ DRAFTS = [
     (table_draft(RANDOM), TreeConfig(top_k=1, depth=1, total_tokens=3)),
     (table_draft(WRONG), TreeConfig(top_k=3, depth=1, total_tokens=7)),
 ]
-LOOKING = [(draft, replace(tree, noise_weight=w)) for (draft, tree), w in zip(DRAFTS, (0.3, 0.7, 1), strict=True)]
+LOOKING = [(draft, replace(tree, noise_weight=w)) for (draft, tree), w in zip(DRAFTS, (0.3, 0.7, 1.0), strict=True)]
 
 
 # ---- the runs ----
