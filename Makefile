@@ -1,10 +1,12 @@
-# make demo    train two small drafts, decode, print tau and speedup, write the figures to out/
+# make demo    train two drafts of a real chat model, decode, print tau and speedup, write the figures to out/
 # make test    import contracts, ruff, pytest, and every chapter against its stored outputs
 # make notebooks    run all chapters from top to bottom and write them back with their outputs
 # make lab     open JupyterLab
 # make results measure what is missing in data/results (hours; delete a file there to measure it again)
-# Each does its own set-up in .venv, once. pip's own variables work from outside: where plain torch would bring gigabytes
-# of CUDA that you do not need, put the address of PyTorch's index of CPU builds into PIP_EXTRA_INDEX_URL.
+# make pictures draw the README's picture again
+# Each does its own set-up, once: packages in .venv, and the chat model, a wheel of 93 MB, in data/target.
+# pip's own variables work from outside: where plain torch would bring gigabytes of CUDA that you do not need, put the
+# address of PyTorch's index of CPU builds into PIP_EXTRA_INDEX_URL.
 
 # The first Python here that is new enough; name another with `make PYTHON=/path/to/python3.12 ...`.
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
@@ -12,10 +14,11 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
+TARGET := data/target/model.safetensors
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout=300
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint notebooks lab results clean
+.PHONY: help setup demo test lint notebooks lab results pictures clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -31,7 +34,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP)
+# A target that is there is done, whatever is newer; fetch never leaves half of one.
+$(TARGET): | $(STAMP)
+	$(BIN)/python -m fspad_ref fetch
+
+demo: $(STAMP) | $(TARGET)
 	$(BIN)/python -m fspad_ref demo
 
 lint: $(STAMP)
@@ -39,33 +46,36 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 
 # One thread a worker: with several workers torch's own threads only get in each other's way.
-test: lint
+test: lint | $(TARGET)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadscope tests notebooks $(NBVAL)
 
-notebooks: $(STAMP)
+notebooks: $(STAMP) | $(TARGET)
 	$(BIN)/python notebooks/rebuild.py
 
-lab: $(STAMP)
+lab: $(STAMP) | $(TARGET)
 	$(BIN)/jupyter lab
 
 R := data/results
 F := $(BIN)/python -m fspad_ref
-DRAFTS := --drafts data/old/drafts/eagle data/old/drafts/fspad --tuned $(R)/tune-eagle.json $(R)/tune-fspad.json
+DRAFTS := --drafts data/drafts/eagle data/drafts/fspad --tuned $(R)/tune-eagle.json $(R)/tune-fspad.json
 
 # A file that is there is done, whatever is newer.
 results: $(R)/study.csv $(R)/speed.json
 
-$(R)/study.csv: | $(STAMP)
+$(R)/study.csv: | $(TARGET)
 	$(F) study --results $@
 
-$(R)/tune-%.json: | $(STAMP)
-	$(F) tune --draft data/old/drafts/$* --out $@
+$(R)/tune-%.json: | $(TARGET)
+	$(F) tune --draft data/drafts/$* --out $@
 
 $(R)/bench.csv: | $(R)/tune-eagle.json $(R)/tune-fspad.json
 	$(F) bench $(DRAFTS) --repetitions 3 --out $@
 
 $(R)/speed.json: | $(R)/bench.csv
 	$(F) speed $(DRAFTS) --answers $(R)/bench.csv --out $@
+
+pictures: $(STAMP) | $(TARGET)
+	$(BIN)/python notebooks/pictures/draw_round.py
 
 clean:
 	rm -rf out build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

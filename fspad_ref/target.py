@@ -11,6 +11,7 @@ token t+1, one linear map away from its logits (FSPAD; EAGLE, section 2).
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
@@ -67,6 +68,9 @@ class Target:
         """
         dtypes = ("float64", "float32", "bfloat16", "float16")
         require(dtype in dtypes, ConfigError, f"a dtype of {', '.join(dtypes)}", repr(dtype), "Choose one.")
+        missing = Path(path).parts[-2:] == ("data", "target") and not Path(path).is_dir()  # and no id of the Hub
+        advice = "Run `python -m fspad_ref fetch` in the repository's folder, or name another target."
+        require(not missing, CheckpointError, f"the built-in target in {path}", "no such folder", advice)
         # remote code: False, since None would ask on the terminal
         kwargs = {"attn_implementation": "sdpa", "trust_remote_code": False, **kwargs}
         refuse_attention(kwargs["attn_implementation"])

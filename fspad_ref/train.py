@@ -106,13 +106,17 @@ class TrainRecord:
                 for key, value in asdict(self).items()}  # fmt: skip
 
 
-def new_draft(kind: Kind, target: Target, seed: int = 0, vocabulary: tuple[int, ...] | None = None) -> Draft:
+def new_draft(
+    kind: Kind, target: Target, seed: int = 0, vocabulary: tuple[int, ...] | None = None, width: int | None = None
+) -> Draft:
     """An untrained draft; equal seeds start the parts that kinds share from the same distribution.
 
-    eagle_wide, EAGLE with as many parameters as FSPAD, tells size from method. At an MLP width F, FSPAD's layer has
-    4 D F weights in its MLP and its sampler 3 D F, and a norm of D; EAGLE's MLP has 3 D F':  F' = (7 F + 1) / 3.
+    width: F, of the MLP and the sampler; None: the target's. eagle_wide, EAGLE with as many parameters as FSPAD,
+    tells size from method: FSPAD's layer has 4 D F weights in its MLP, its sampler 3 D F and a norm of D; EAGLE's MLP
+    has 3 D F':  F' = (7 F + 1) / 3.
     """
-    width = round((7 * target.config.intermediate_size + 1) / 3) if kind == "eagle_wide" else None
+    width = width or target.config.intermediate_size
+    width = round((7 * width + 1) / 3) if kind == "eagle_wide" else width
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         parts = KINDS[kind.removesuffix("_wide")]

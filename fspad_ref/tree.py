@@ -66,11 +66,9 @@ class TreeConfig:
         most = f"total_tokens <= {self.capacity}, the nodes that top_k={self.top_k} and depth={self.depth} can score"
         fits, advice = self.total_tokens <= self.capacity, "Lower total_tokens, or raise top_k or depth."
         require(fits, ConfigError, most, self.total_tokens, advice)
-        weight, scale = self.noise_weight, self.noise_scale
-        right, advice = math.isfinite(weight) and weight >= 0, "Set it to 0 for EAGLE-2's trees, to 1 for all of it."
-        require(right, ConfigError, "a finite noise_weight >= 0", weight, advice)
-        right, advice = math.isfinite(scale) and scale > 0, "Set it to 1 to leave the scores as they are."
-        require(right, ConfigError, "a finite noise_scale > 0", scale, advice)
+        found, advice = (self.noise_weight, self.noise_scale), "Set them to 0 and 1 for EAGLE-2's trees."
+        right = 0 <= self.noise_weight < math.inf and 0 < self.noise_scale < math.inf
+        require(right, ConfigError, "noise_weight >= 0 and noise_scale > 0, both finite", found, advice)
 
     @property
     def capacity(self) -> int:
@@ -168,13 +166,12 @@ def expand(
     return token, parent, torch.cat((depth, later)), score
 
 
-def weighted_noise(
-    draft: Draft, noise: Float[Tensor, "levels *rows vocab"] | None, config: TreeConfig
-) -> Float[Tensor, "levels *rows words"] | list[None]:
+def weighted_noise(draft: Draft, noise: Tensor | None, config: TreeConfig) -> Tensor | list[None]:
     """noise_weight T G for every level, of the tokens that the draft can say; Nones for a tree that does not look."""
     if noise is None or not config.looks_at_noise:
         return [None] * config.levels
-    return config.noise_weight * (noise if draft.vocabulary is None else noise[..., draft.vocabulary])
+    words = noise if draft.vocabulary is None else noise[..., draft.vocabulary]  # (levels, ..., V) -> (levels, ..., V')
+    return config.noise_weight * words
 
 
 def top_children(

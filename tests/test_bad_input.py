@@ -5,6 +5,7 @@ For data, files, families, training and model.generate see their own tests.
 """
 
 import inspect
+import io
 import math
 import pickle
 import re
@@ -16,6 +17,7 @@ from conftest import tiny_draft, tiny_target
 from safetensors.torch import load_file, save_file
 
 from fspad_ref import Draft, SamplingConfig, Target, TreeConfig, autoregressive_generate, speculative_generate
+from fspad_ref.commands.generate import read_prompt
 from fspad_ref.errors import CheckpointError, ConfigError, FspadError, InputError, TargetMismatch
 from fspad_ref.files import load_tensors
 from fspad_ref.tree import DynamicTree
@@ -78,6 +80,11 @@ def misuse(at, target=None, **settings):
     speculative_generate(target or at.target, DynamicTree(at.draft), PROMPT, **settings)
 
 
+def read(at, given=None, data=b"", errors="strict"):
+    """errors: how Python reads standard input, which depends on the locale."""
+    read_prompt(given, io.TextIOWrapper(io.BytesIO(data), "utf-8", errors))
+
+
 CODE = pickle.dumps(print)  # a pickle that names something to call
 LAYER, NORM = "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
 TREE, OTHER = TreeConfig(2, 3, 8), tiny_target()
@@ -123,6 +130,12 @@ TABLE = [  # how, error, expected, what to do, {found: arguments}
     }),
     (lambda at: Draft.from_pretrained("nothing here", at.target), CheckpointError, "a file at", "Check", {"none": {}}),
     (lambda at: Target.from_pretrained("", dtype="x"), ConfigError, "a dtype of float64", "Choose one", {"'x'": {}}),
+    (lambda at: Target.from_pretrained("x/data/target"), CheckpointError, "the built-in target in x/data/target",
+     "Run `python -m fspad_ref fetch`", {"no such folder": {}}),
+    (read, InputError, "a prompt", "Give it as an argument or on standard input", {"none": dict(data=b" \n")}),
+    (read, InputError, "a prompt in UTF-8", "Convert it", {
+        "can't decode byte 0xe9": dict(data=b"caf\xe9"), "surrogates": dict(data=b"caf\xe9", errors="surrogateescape"),
+        "surrogates not allowed": dict(given="caf\udce9")}),
     *((generate, InputError, "at least one possible next token", "Check the weights and the logits processors", {
         NONE: dict(spoilt=(length, value), **settings)}) for length in (5, 7) for value in (-math.inf, math.nan)
       for settings in ({}, dict(plain=True), dict(sampling=SamplingConfig(1.0, top_p=0.9)))),  # 7: inside a tree
@@ -133,10 +146,9 @@ TABLE = [  # how, error, expected, what to do, {found: arguments}
     (sample, ConfigError, "seed a whole number in [0, 2**63)", "Set", {"9223": {"seed": 2**63}, "-1": {"seed": -1}}),
     *((grow, ConfigError, f"{name} to be a whole number >= 1", "Set it to at least 1", {
         "0": {name: 0}, "-1": {name: -1}}) for name in ("top_k", "depth", "total_tokens")),
-    (grow, ConfigError, "a finite noise_weight >= 0", "Set it to 0 for EAGLE-2's trees", {
-        "-0.5": {"noise_weight": -0.5}, "nan": {"noise_weight": math.nan}, "inf": {"noise_weight": math.inf}}),
-    (grow, ConfigError, "a finite noise_scale > 0", "Set it to 1", {
-        "0.0": {"noise_scale": 0.0}, "-1": {"noise_scale": -1.0}, "nan": {"noise_scale": math.nan}}),
+    (grow, ConfigError, "noise_weight >= 0 and noise_scale > 0", "Set them to 0 and 1", {str((w, s)): dict(
+        noise_weight=w, noise_scale=s) for w, s in ((-0.5, 1.0), (math.nan, 1.0), (math.inf, 1.0), (0.7, 0.0),
+                                                    (0.0, -1.0), (0.0, math.nan))}),
     (grow, ConfigError, "top_k <= 31", "Lower top_k", {"32": {"top_k": 32}}),
     (grow, ConfigError, "total_tokens <= 7", "Lower total_tokens", {"8": {"top_k": 2, "depth": 1, "total_tokens": 8}}),
     (generate, InputError, "a prompt of at least one token", "Give the model some text", {"empty": dict(prompt=[])}),

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from worded import saved, worded_target
 
 from fspad_ref import __main__ as cli
 from fspad_ref.commands import check, demo, generate
@@ -78,12 +79,14 @@ def test_help_imports_no_command() -> None:
 
 
 def test_check_names_what_is_missing(tmp_path, capsys: pytest.CaptureFixture) -> None:
-    assert check.check(check.CheckConfig()) is True, "the repository has all"
     assert check.check(check.CheckConfig(data=tmp_path)) is False
     shown = capsys.readouterr().out
-    assert f"torch {torch.__version__.partition('+')[0]}" in shown
-    for fault in ("target: no config.json", "drafts/fspad: no", "questions.jsonl: not there"):
+    assert f"torch {torch.__version__.partition('+')[0]}" in shown and f"processor: {check.arithmetic()}: " in shown
+    for fault in ("target: no config.json, model.safetensors. Run `python -m fspad_ref fetch`",
+                  "drafts/fspad: no config.json", "questions.jsonl: not there"):  # fmt: skip
         assert fault in shown
+    saved(worded_target(), tmp_path)
+    assert check.check(check.CheckConfig(data=tmp_path)) is True
 
 
 class Letters:
@@ -105,7 +108,7 @@ class Letters:
 def test_generate_prints_the_same_text_with_and_without_a_draft(monkeypatch, tmp_path, capsys, target, draft) -> None:
     draft.save_pretrained(tmp_path)
     monkeypatch.setattr(target, "tokenizer", Letters())
-    monkeypatch.setattr(generate, "load_target", lambda *_: target)
+    monkeypatch.setattr(generate.Target, "from_pretrained", lambda *_, **__: target)
     config = generate.GenerateConfig(prompt="hello", raw=True, max_new_tokens=12, draft=tmp_path)
     generate.generate(config)
     drafted = capsys.readouterr()
@@ -116,10 +119,12 @@ def test_generate_prints_the_same_text_with_and_without_a_draft(monkeypatch, tmp
 
 
 def test_the_demo_runs_to_its_figures(monkeypatch, tmp_path, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(demo, "CATEGORIES", ("qa",))
-    monkeypatch.setattr(demo, "HELD_OUT", 1)
-    training = dataclasses.replace(demo.DemoConfig.training, steps=2, evaluate_every=2)
-    demo.demo(demo.DemoConfig(per_task=1, training=training, out=tmp_path))
-    assert "The text is the text of plain decoding in 10 of 10 answers." in capsys.readouterr().out
+    saved(worded_target(), tmp_path)
+    for name, value in {"CATEGORIES": ("conversation", "qa"), "HELD_OUT": 2, "PROMPTS": 2}.items():
+        monkeypatch.setattr(demo, name, value)
+    training = dataclasses.replace(demo.DemoConfig.training, steps=2, evaluate_every=2, tokens_per_batch=64)
+    demo.demo(demo.DemoConfig(data=tmp_path, per_task=1, vocabulary=16, max_new_tokens=8, dtype="float32",
+                              training=training, out=tmp_path / "out"))  # fmt: skip
+    assert "that of plain decoding in 24 of 24 answers." in capsys.readouterr().out
     figures = {"tau.png", "speedup.png", "training.png"}
-    assert {path.name for path in tmp_path.iterdir()} == figures | {"results.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == figures | {"results.json"}

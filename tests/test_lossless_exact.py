@@ -164,13 +164,13 @@ def test_the_worlds_hold_what_can_go_wrong():
 
 
 def text_of(seed: int, noise: tuple[int, ...]) -> tuple:
-    """A text written with these noise outcomes, one of 0 .. GRID - 1 per position, and `verify`.
+    """The text that `verify` writes with this noise, an outcome out of 0 .. GRID - 1 for every position.
 
-    The token after x is number noise[len(x)] of GRID that are dealt out to the words, at random for each x: so p(w) is
-    w's share of them. And the trees are any function of the text and *all* of the noise: those of other worlds.
+    The token after x is number noise[len(x)] of the GRID tokens dealt to x, at random, so p(w) is w's share of them.
+    A tree is any function of the text and *all* of the noise: each outcome of the noise has the trees of another world.
     """
     start, text = context(seed, ()), ()
-    other = seed + len(SIZES) * (1 + int("".join(map(str, noise)), GRID))  # a world of its own for each noise
+    other = seed + len(SIZES) * (1 + int("".join(map(str, noise)), GRID))
     while len(text) < start.length:
         here = Context(other, text)
         drawn = [dealt(seed, x)[noise[len(x)] if len(x) < len(noise) else 0] for x in here.text]
@@ -184,12 +184,12 @@ def dealt(seed: int, text: tuple) -> list[int]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_trees_may_be_any_function_of_text_and_noise(seed):
-    """Test 1 for trees that look at the noise: every outcome of the noise, exactly as likely as any other."""
+    """Test 1 for trees that look at the noise: all GRID^length outcomes of the noise are equally likely."""
     length = context(seed, ()).length
     texts = Counter(text_of(seed, noise) for noise in product(range(GRID), repeat=length))
     for text, count in texts.items():  # the product of p along the text, as a number of the GRID^length outcomes
         assert count == math.prod(dealt(seed, text[:i]).count(token) for i, token in enumerate(text))
-    assert texts.total() == GRID**length  # so the total variation is 0
+    assert texts.total() == GRID**length  # nothing is missing: the total variation is 0
 
 
 # ---- 2: the test can tell ----

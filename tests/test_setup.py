@@ -59,7 +59,7 @@ def test_version_citation_readme_and_ci_fit_together() -> None:
     assert re.search(r"^make test$", script.read_text(), re.M), "CI runs what a developer runs"
 
 
-def test_make_refuses_an_old_python_and_installs_once(tmp_path: Path) -> None:
+def test_make_refuses_an_old_python_and_sets_up_once(tmp_path: Path) -> None:
     for file in ("Makefile", "pyproject.toml", "constraints.txt"):
         (tmp_path / file).write_text((TOP / file).read_text())
     make = partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True)
@@ -72,4 +72,9 @@ def test_make_refuses_an_old_python_and_installs_once(tmp_path: Path) -> None:
     assert not (tmp_path / ".venv").exists() and "pip install" in make(["make", "--dry-run", "demo"]).stdout
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".installed").touch()
-    assert "pip install" not in make(["make", "--dry-run", "demo"]).stdout
+    planned = make(["make", "--dry-run", "demo"]).stdout
+    assert "pip install" not in planned and planned.count("fspad_ref fetch") == 1
+    (tmp_path / "data" / "target").mkdir(parents=True)
+    (tmp_path / "data" / "target" / "model.safetensors").touch()
+    for name in ("demo", "test", "lab"):
+        assert "fetch" not in make(["make", "--dry-run", name]).stdout, "the target is made once"

@@ -1,12 +1,9 @@
 """Tuning: one big tree per position tells tau of every smaller tree, and the fastest tree in the real loop wins."""
 
-import gzip
-import json
-
 import pytest
 from conftest import tiny_draft
 from test_replay import agreeable, attentive, recording
-from worded import quiet, worded_target
+from worded import quiet, saved, worded_target
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate
 from fspad_ref.bench import bench
@@ -72,13 +69,8 @@ def test_where_costs_are_constant_and_texts_known_the_prediction_is_the_measurem
 
 
 def test_the_command_asks_the_last_dialogues_and_writes_the_tree(worded, tmp_path, capsys):
-    worded.model.save_pretrained(tmp_path / "target")
-    worded.tokenizer.save_pretrained(tmp_path / "target")
-    tiny_draft(worded).save_pretrained(tmp_path / "draft")
-    turns = [[{"role": "user", "content": f"w{n} w{n + 1}"}, {"role": "assistant", "content": "w1"}] for n in range(6)]
-    lines = "\n".join(json.dumps({"messages": messages}) for messages in turns)
-    (tmp_path / "dialogues.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
-    config = TuneConfig(target=str(tmp_path / "target"), draft=str(tmp_path / "draft"), dtype="float64",
+    saved(worded, tmp_path)
+    config = TuneConfig(target=str(tmp_path / "target"), draft=str(tmp_path / "drafts" / "fspad"), dtype="float64",
                         data=tmp_path / "dialogues.jsonl.gz", out=tmp_path / "tune.json", **SMALL)  # fmt: skip
     found = tune(config)
     kept = load_record(config.out)

@@ -1,8 +1,10 @@
 """A tiny target that knows words, and questions for it."""
 
+import gzip
+import json
 from pathlib import Path
 
-from conftest import tiny_draft, tiny_target
+from conftest import KINDS, tiny_draft, tiny_target
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -38,10 +40,16 @@ def worded_target(seed: int = 0) -> Target:
 
 
 def saved(target: Target, folder: Path) -> dict:
-    """The target, a draft and the questions as files; returns what the commands' configs want to know of them."""
+    """Target, drafts, dialogues and questions as files, as in data/; what `bench` and `speed` want to know of them."""
     target.model.save_pretrained(folder / "target")
     target.tokenizer.save_pretrained(folder / "target")
-    tiny_draft(target).save_pretrained(folder / "fspad")
+    for kind, (sampling, alignment) in KINDS.items():
+        draft = tiny_draft(target, feature_sampling=sampling, partial_alignment=alignment)
+        draft.save_pretrained(folder / "drafts" / kind)
+    lines = [{"messages": [{"role": "user", "content": f"w{n} w{n + 1}"},
+                           {"role": "assistant", "content": " ".join(f"w{(n + i) % 27}" for i in range(9))}]}
+             for n in range(8)]  # fmt: skip
+    (folder / "dialogues.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
     write_questions(folder / "questions.jsonl", QUESTIONS)
-    return dict(target=str(folder / "target"), drafts=(str(folder / "fspad"),), dtype="float64",
+    return dict(target=str(folder / "target"), drafts=(str(folder / "drafts" / "fspad"),), dtype="float64",
                 questions=folder / "questions.jsonl", tasks=("conversation", "qa"))  # fmt: skip

@@ -195,9 +195,9 @@ def table(summary: pd.DataFrame) -> str:
 class BenchConfig:
     """Decode benchmark questions with and without drafts; write a table with a row for every answer."""
 
-    target: str = "data/old/target"  # folder or Hub id of the target
-    drafts: tuple[str, ...] = ("data/old/drafts/eagle", "data/old/drafts/fspad")  # called by their folders' names
-    questions: Path = Path("data/old/questions.jsonl")  # questions in Spec-Bench's format
+    target: str = "data/target"  # folder or Hub id of the target
+    drafts: tuple[str, ...] = ("data/drafts/eagle", "data/drafts/fspad")  # called by their folders' names
+    questions: Path = Path("data/questions.jsonl")  # questions in Spec-Bench's format
     per_task: int | None = 10  # questions per task, the first ones of the file; None takes all
     tasks: tuple[str, ...] = CATEGORIES  # which tasks
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
@@ -218,9 +218,8 @@ def load(config: BenchConfig) -> tuple[Target, list[Question], dict[str, Specula
     if len({PLAIN, *names}) <= len(names) or len(config.tuned) not in (0, len(names)):
         raise ConfigError(f"expected folders of different names, none called {PLAIN!r}, and no tuned tree or one for "
                           f"each, found {names} and {len(config.tuned)} trees. Rename or name some.")  # fmt: skip
-    target = Target.from_pretrained(
-        config.target, device=config.device, dtype=config.dtype, chat_format=config.chat_format
-    )
+    where = dict(device=config.device, dtype=config.dtype, chat_format=config.chat_format)
+    target = Target.from_pretrained(config.target, **where)
     questions = choose_questions(read_questions(config.questions), config.tasks, config.per_task)
     trees = [TreeConfig(**load_record(file)["tree"]) for file in config.tuned] or [config.tree] * len(names)
     drafts = [Draft.from_pretrained(folder, target) for folder in config.drafts]

@@ -4,11 +4,9 @@ With position-keyed noise the text of an answer follows from (target, prompt, se
 every answer is *recorded* once, decoded plainly, with the target's features at every position. Over a known text a
 draft's rounds are a walk:
 
-    grow    the draft's tree on the true features before the root
+    grow    the draft's tree on the true features before the root, with the text's own noise if it looks at the noise
     walk    at every node v, "drawn" is the text's own token: y_v = x_{r + depth(v) + 1}, where the root is x_r
     move    r <- r + accepted + 1
-
-Trees that look at the noise find in the recording what makes it: seed and temperature.
 
 tau and accepted counts are those of the real loop, exactly in float64; below it up to near-ties between tokens, since
 the features come from one forward instead of many. Times are not: the clock needs the real loop.
@@ -158,8 +156,7 @@ def replay_many(
     draft: Draft, recordings: Sequence[Recording], tree: TreeConfig, batch: int = 32,
     progress: Callable[..., Any] = tqdm,
 ) -> list[list[int]]:  # fmt: skip
-    """For every recording what `speculative_generate` would accept in each of its rounds; `batch` texts in lockstep,
-    all of one temperature.
+    """For every recording what `speculative_generate` would accept in each of its rounds; `batch` texts in lockstep.
 
     A round that the end of the text cuts short counts the drafted tokens that stay, as there.
     """
@@ -229,7 +226,7 @@ class Texts:
 
     written (B, L + levels): the tokens, and -1 beyond the end. start, last (B,): the places of the answer's first token
     and of its last. logit, aligned (B, P, D): the draft's outputs at every pair. cache: P pairs on true features.
-    temperature, noise: of the texts; no noise at T = 0.
+    temperature, noise: of all the texts, of each.
     """
 
     written: Int[Tensor, "rows length"]
@@ -253,15 +250,12 @@ class Texts:
         features = pad_sequence([one.features for one in group], batch_first=True)[:, :pairs].to(device)  # (B, P, D)
         cache = draft.new_cache(pairs + config.depth * config.top_k, batch=len(group))
         out = draft(features, written[:, 1 : pairs + 1].clamp(min=0), cache=cache)
-        T, V = group[0].temperature, draft.target.vocab_size
-        noise = [GumbelNoise(one.seed, V, device) for one in group if T > 0]
+        T, noise = group[0].temperature, [GumbelNoise(one.seed, draft.target.vocab_size, device) for one in group]
         return cls(written, start, last, out.logit_feature, out.aligned_feature, cache, T, noise)
 
-    def ahead(
-        self, number: Int[Tensor, "rows"], root: Int[Tensor, "rows"], config: TreeConfig
-    ) -> Float[Tensor, "levels rows 1 vocab"] | None:
-        """`Chooser.ahead` for R roots."""
-        if not (self.noise and config.looks_at_noise):
+    def ahead(self, number: Int[Tensor, "rows"], root: Int[Tensor, "rows"], config: TreeConfig) -> Tensor | None:
+        """`Chooser.ahead` for R roots: (levels, R, 1, V)."""
+        if not (self.temperature and config.looks_at_noise):
             return None
         places = zip(number.tolist(), root.tolist(), strict=True)
         rows = [self.noise[text].rows(place + 1, config.levels) for text, place in places]

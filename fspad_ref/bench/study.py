@@ -53,15 +53,15 @@ BASE, CONTROL = "eagle", ("fspad", "eagle_wide")  # the baseline; the comparison
 class StudyConfig:
     """Train drafts of every kind with several seeds, replay them over the target's answers, compare them."""
 
-    target: str = "data/old/target"  # folder or Hub id of the target
-    questions: Path = Path("data/old/questions.jsonl")  # questions in Spec-Bench's format
+    target: str = "data/target"  # folder or Hub id of the target
+    questions: Path = Path("data/questions.jsonl")  # questions in Spec-Bench's format
     per_task: int | None = None  # questions per task, the first ones of the file; None takes all
     tasks: tuple[str, ...] = CATEGORIES  # which tasks
     kinds: tuple[Kind, ...] = get_args(Kind)  # which drafts; eagle, the baseline, must be among them
     seeds: int = 3  # trainings of each kind
-    data: Path = Path("data/old/dialogues.jsonl.gz")  # dialogues to train on; best the target's own answers
+    data: Path = Path("data/dialogues.jsonl.gz")  # dialogues to train on; best the target's own answers
     features: Path | None = None  # folder that keeps the target's features (features.py); None: OUT/features
-    held_out: int = 36  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
+    held_out: int = 240  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
     tree: TreeConfig = TreeConfig()
     max_new_tokens: int = 128  # longest answer
@@ -70,6 +70,7 @@ class StudyConfig:
     batch: int = 32  # answers recorded, and replayed, at once
     steps: tuple[int, ...] = (2000,)  # lengths of training, ascending
     vocabulary: int | None = 8192  # of the drafts: so many of the answers' most frequent tokens; None: all
+    width: int | None = None  # of the drafts' MLP and sampler; None: the target's
     training: TrainConfig = TrainConfig(evaluate_every=0)  # of seed 0; seed s adds s. `steps` decides over its lengths
     device: str = "cpu"  # where to compute
     dtype: Literal["float64", "float32", "bfloat16"] = "float32"  # precision of weights and arithmetic
@@ -135,7 +136,7 @@ def train_missing(
         lengths = {"steps": steps, "decay_steps": max(1, steps // 5)}
         training = replace(config.training, seed=config.training.seed + seed, **lengths)
         words = frequent_tokens(target.tokenizer, dialogues, config.vocabulary) if config.vocabulary else None
-        drafts = {kind: new_draft(kind, target, training.seed, words) for kind in rest}
+        drafts = {kind: new_draft(kind, target, training.seed, words, config.width) for kind in rest}
         under_way = folder / "training"
         if rest == [*config.kinds] and trunk and trunk.exists() and not (under_way / "checkpoint.safetensors").exists():
             save_tensors(under_way / "checkpoint.safetensors", load_tensors(trunk))

@@ -14,10 +14,10 @@ that, the rounds are a walk: from a position to the one behind the accepted toke
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from fspad_ref.bench.replay import Recording, kept_on_text, record, scored_every
 from fspad_ref.bench.statistics import MEAN
 from fspad_ref.data import Question, read_dialogues
 from fspad_ref.draft import Draft
-from fspad_ref.errors import ConfigError, InputError
+from fspad_ref.errors import ConfigError, InputError, require
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig
@@ -40,9 +40,9 @@ from fspad_ref.tree import TreeConfig
 class TuneConfig:
     """Choose the tree size that decodes fastest on this machine."""
 
-    target: str = "data/old/target"  # folder or Hub id of the target
-    draft: str = "data/old/drafts/fspad"  # folder of a draft made for that target
-    data: Path = Path("data/old/dialogues.jsonl.gz")  # dialogues; the last ones' first questions are the prompts
+    target: str = "data/target"  # folder or Hub id of the target
+    draft: str = "data/drafts/fspad"  # folder of a draft made for that target
+    data: Path = Path("data/dialogues.jsonl.gz")  # dialogues; the last ones' first questions are the prompts
     prompts: int = 36  # how many prompts; the second half of them only checks the predictions
     max_new_tokens: int = 128  # longest answer
     temperature: float = 0.0  # sampling temperature
@@ -64,18 +64,15 @@ class TuneConfig:
         return [TreeConfig(k, depth, n) for k, depth, n in sizes if n <= TreeConfig(k, depth, 1).capacity]
 
     def __post_init__(self) -> None:
-        if self.prompts < 2 or self.finalists < 1 or not self.trees:
-            raise ConfigError(
-                f"expected at least 2 prompts, 1 finalist and 1 tree, found {self.prompts}, {self.finalists} and "
-                f"{len(self.trees)}. Raise what is too low."
-            )
+        found = self.prompts, self.finalists, len(self.trees)
+        right, expected = self.prompts > 1 and min(found) > 0, "at least 2 prompts, 1 finalist and 1 tree"
+        require(right, ConfigError, expected, found, "Raise what is too low.")
 
 
 def tune(config: TuneConfig) -> pd.DataFrame:
     """Tune, print the best candidates, write `config.out`."""
-    target = Target.from_pretrained(
-        config.target, device=config.device, dtype=config.dtype, chat_format=config.chat_format
-    )
+    where = dict(device=config.device, dtype=config.dtype, chat_format=config.chat_format)
+    target = Target.from_pretrained(config.target, **where)
     draft = Draft.from_pretrained(config.draft, target)
     asked = read_dialogues(config.data)[-config.prompts :]
     questions = [Question(number, "conversation", one.turns[0][:1]) for number, one in enumerate(asked)]
@@ -99,8 +96,7 @@ def tune_tree(
     half, at = len(questions) // 2, (config.temperature,)
     asked = dict(max_new_tokens=config.max_new_tokens, seed=config.seed)
     recordings = [one for one in record(target, questions[:half], at, **asked) if len(one.tokens) > 1]
-    if not recordings:
-        raise InputError("expected an answer of at least 2 tokens, found none. Give other prompts.")
+    require(recordings, InputError, "an answer of at least 2 tokens", "none", "Give other prompts.")
     taus = replayed_taus(draft, recordings, config.trees)
     prompt, tokens = (np.mean([len(getattr(one, part)) for one in recordings]) for part in ("prompt", "tokens"))
     costs = measure_costs(
@@ -125,14 +121,14 @@ def tune_tree(
 
 
 def replayed_taus(
-    draft: Draft, recordings: Sequence[Recording], trees: Sequence[TreeConfig]
+    draft: Draft, recordings: Sequence[Recording], trees: Sequence[TreeConfig], progress: Callable[..., Any] = tqdm
 ) -> dict[TreeConfig, float]:
     """tau of every tree on the recorded answers, exactly that of the real loop (near-ties in half precision aside)."""
     most, rounds = max(tree.total_tokens for tree in trees), dict.fromkeys(trees, 0)
     kind = {tree: replace(tree, depth=1, total_tokens=1) for tree in trees}  # trees of one kind are grown together
     deepest = {k: max(tree.depth for tree in trees if kind[tree] == k) for k in {*kind.values()}}
     jobs = [(one, k) for one in recordings for k in deepest]
-    for one, k in tqdm(jobs, desc="replay", unit="answer"):
+    for one, k in progress(jobs, desc="replay", unit="answer"):
         score, on_text = scored_everywhere(draft, one, replace(k, depth=deepest[k]))  # two of (positions, scored)
         for depth in {tree.depth for tree in trees if kind[tree] == k}:
             first = replace(k, depth=depth).capacity - 1

@@ -1,27 +1,41 @@
-"""`python -m fspad_ref demo`: from a prompt to a plot, in about five minutes on two cores.
+"""`python -m fspad_ref demo`: from a prompt to a plot with a real chat model, within seven minutes on two cores.
 
 1. show one answer, with the tokens that the draft proposed marked
 2. train an EAGLE-2 draft and an FSPAD draft from scratch, on the same batches
-3. decode held-out questions of all tasks without a draft, with the two new drafts, and with two trained for longer
-4. print tau and speedup, draw them, write results.json
+3. choose for each draft the tree that should decode fastest here, on held-out prompts
+4. decode questions of all tasks without a draft, with the two new drafts, and with two trained for longer
+5. print tau and speedup, draw them, write results.json
+
+The demo counts its minutes. Where a trial says that training would take too long here, it takes fewer dialogues and
+steps. One question of each task is always decoded, more as long as there is time.
 """
 
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from fspad_ref.bench.bench import PLAIN, Speculative, choose_questions, decode_questions, summarize, table
+from fspad_ref.bench.costs import measure_costs, predict_speedup
+from fspad_ref.bench.features import StoredFeatures
 from fspad_ref.bench.record import save_record
+from fspad_ref.bench.replay import Recording, record
+from fspad_ref.bench.tune import TuneConfig, replayed_taus
+from fspad_ref.commands.check import ARITHMETIC, arithmetic
 from fspad_ref.commands.generate import print_marked
-from fspad_ref.commands.train import acceptance_on, load_target, progress
-from fspad_ref.data import CATEGORIES, prompt_ids, read_dialogues, read_questions
+from fspad_ref.commands.train import progress
+from fspad_ref.data import CATEGORIES, Question, encode, frequent_tokens, prompt_ids, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.generate import speculative_generate
+from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
 from fspad_ref.train import TrainConfig, TrainRecord, new_draft, train
 from fspad_ref.tree import TreeConfig
@@ -29,50 +43,68 @@ from fspad_ref.viz.strips import Pieces, style_for
 from fspad_ref.viz.style import bars, curves, styled
 
 DRAFTS = {"EAGLE-2": "eagle", "FSPAD": "fspad"}
-HELD_OUT = 6  # dialogues whose prompts measure tau during training
+HELD_OUT, PROMPTS = 240, 12  # the last dialogues of the file teach nothing; so many of their prompts choose and measure
+SIZES = TuneConfig(top_k=(2, 3, 4), depth=(1, 2, 3, 4), total_tokens=(4, 6, 8, 12, 16))  # small trees, for small drafts
+TRAINING = 0.4  # of the minutes
+quiet = partial(tqdm, disable=True)
 
 
 @dataclass(frozen=True)
 class DemoConfig:
     """Train two drafts, decode with and without them, print tau and speedup, draw figures."""
 
-    data: Path = Path("data/old")
-    """Folder of the target, its drafts, dialogues to train on (the last ones are held out), and questions."""
-    per_task: int = 3
-    """Questions per task."""
-    temperatures: tuple[float, ...] = (0.0, 1.0)
-    """Sampling temperatures."""
-    tree: TreeConfig = TreeConfig(top_k=8, depth=4, total_tokens=32)
-    training: TrainConfig = TrainConfig(steps=150, tokens_per_batch=512, learning_rate=6e-3, warmup_steps=30,
-                                        evaluate_every=50, checkpoint_every=0, seed=1)  # fmt: skip
-    out: Path = Path("out")
-    """Where figures and results.json go."""
+    data: Path = Path("data")  # folder of the target, its drafts, dialogues and questions
+    minutes: float = 6.5  # what is optional is left out when they are over
+    dialogues: int = 270  # to train on, the first ones; about 70,000 tokens
+    vocabulary: int = 4096  # tokens that the new drafts may propose, those that answers hold most often
+    per_task: int = 4  # at most so many questions per task
+    max_new_tokens: int = 48  # longest answer
+    temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
+    tree: TreeConfig = TreeConfig(top_k=4, depth=3, total_tokens=12)  # for the first answer, and tau during training
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of weights and arithmetic; auto: what suits the processor
+    training: TrainConfig = TrainConfig(steps=240, tokens_per_batch=1024, learning_rate=2e-3, warmup_steps=20,
+                                        evaluate_every=80, checkpoint_every=0, seed=1)  # fmt: skip
+    out: Path = Path("out")  # where figures and results.json go
 
 
 def demo(config: DemoConfig) -> None:
-    """Run the four steps. Every number is measured now, on this machine."""
+    """Run the five steps. Every number is measured now, on this machine."""
     began = time.monotonic()
-    target = load_target(str(config.data / "target"))
+    until = began + 60 * config.minutes
+    dtype = arithmetic() if config.dtype == "auto" else config.dtype
+    print(f"Arithmetic in {dtype}: {ARITHMETIC[dtype]}\n")
+    target = Target.from_pretrained(str(config.data / "target"), dtype=dtype)
     questions = choose_questions(read_questions(config.data / "questions.jsonl"), CATEGORIES, config.per_task)
+    dialogues = read_dialogues(config.data / "dialogues.jsonl.gz")
     built_in = {name: Draft.from_pretrained(config.data / "drafts" / kind, target) for name, kind in DRAFTS.items()}
 
     print("1. One answer. The marked tokens (underlined, or between ‹ and ›) were proposed by the draft.\n")
     show_answer(target, built_in["FSPAD"], questions[0].turns[0], config.tree)
 
-    print(f"\n2. Train two drafts for {config.training.steps} steps, on the same batches.\n")
-    new, record = train_two(target, config)
+    print("\n2. Train two drafts on the same batches. The target computes their features now.\n")
+    asked = dialogues[-HELD_OUT :: HELD_OUT // PROMPTS]
+    asked = [Question(number, "conversation", one.turns[0][:1]) for number, one in enumerate(asked)]
+    found = record(target, asked, (0.0,), max_new_tokens=config.max_new_tokens, progress=quiet)
+    held_out = [one for one in found if len(one.tokens) > 1]
+    new, training = train_two(target, dialogues[:-HELD_OUT], held_out, config)
 
-    print("\n3. Decode questions of all tasks, without and with drafts.\n")
-    methods = {name: Speculative(draft, config.tree) for name, draft in (new | built_in).items()}
-    answers = decode_questions(target, methods, questions, temperatures=config.temperatures, max_new_tokens=64)
-    summary = summarize(answers)
+    print("\n3. Choose a tree for each draft, by tau on held-out prompts and by what a round costs here.\n")
+    methods = {name: Speculative(draft, best_tree(draft, held_out)) for name, draft in (new | built_in).items()}
+    print("\n".join(f"{name:15}{method.tree}" for name, method in methods.items()))
+
+    print("\n4. Decode questions of all tasks, without and with drafts.\n")
+    settings = dict(temperatures=config.temperatures, max_new_tokens=config.max_new_tokens)
+    answers = [decode_questions(target, methods, asked, **settings) for asked in in_time(questions, until)]
+    summary = summarize(pd.concat(answers))
     print(f"{table(summary)}\n\n{verdict(summary)}")
 
-    save_record(config.out / "results.json", {"summary": summary, "loss": record.loss, "tau": record.tau})
+    trees = {name: method.tree for name, method in methods.items()}
+    results = {"dtype": dtype, "trees": trees, "summary": summary, "loss": training.loss, "tau": training.tau}
+    save_record(config.out / "results.json", results)
     for value, label in (("tau", "tau: tokens per forward pass"), ("speedup", "speedup over plain decoding")):
         bars(summary[summary.method != PLAIN], value, label).savefig(config.out / f"{value}.png")
-    draw_training(record).savefig(config.out / "training.png")
-    print(f"\n4. Figures and results.json are in {config.out}. Done in {(time.monotonic() - began) / 60:.1f} minutes.")
+    draw_training(training).savefig(config.out / "training.png")
+    print(f"\n5. Figures and results.json are in {config.out}. Done in {(time.monotonic() - began) / 60:.1f} minutes.")
 
 
 def show_answer(target: Target, draft: Draft, question: str, tree: TreeConfig) -> None:
@@ -86,26 +118,68 @@ def show_answer(target: Target, draft: Draft, question: str, tree: TreeConfig) -
     print(f"\n{counts}: tau = {result.tau:.2f}. Plain decoding has tau = 1.")
 
 
-def train_two(target: Target, config: DemoConfig) -> tuple[dict[str, Draft], TrainRecord]:
+# ---- training ----
+
+
+def train_two(
+    target: Target, dialogues: Sequence, held_out: Sequence[Recording], config: DemoConfig
+) -> tuple[dict[str, Draft], TrainRecord]:
     """An EAGLE-2 and an FSPAD draft after a short training, and its record."""
-    drafts = {f"{name} (new)": new_draft(kind, target, config.training.seed) for name, kind in DRAFTS.items()}
-    dialogues = read_dialogues(config.data / "dialogues.jsonl.gz")
-    prompts = [prompt_ids(target.tokenizer, [], held.turns[0][0]) for held in dialogues[-HELD_OUT:]]
-    tau = acceptance_on(target, prompts)
-    with tqdm(total=config.training.steps, desc="train", unit="step") as bar:
-        record = train(target, drafts, dialogues[:-HELD_OUT], config.training, progress(bar), evaluate=tau)
-    return drafts, record
+    texts = [encode(one, target.tokenizer) for one in dialogues[: config.dialogues]]
+    words, tree = frequent_tokens(target.tokenizer, texts, config.vocabulary), config.tree
+    drafts = {f"{name} (live)": new_draft(kind, target, config.training.seed, words) for name, kind in DRAFTS.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        features = StoredFeatures(target, Path(folder))
+        trial = replace(config.training, steps=3, evaluate_every=0)  # warm-up steps, which change little
+        spent = train(target, drafts, texts, trial, features_of=features)
+        # The target reads each text once, as its features are kept; the drafts learn at every step.
+        reading = spent.target_seconds / spent.tokens * sum(len(ids) for ids, _ in texts)
+        learning = (spent.seconds - spent.target_seconds) / spent.step * config.training.steps
+        share = min(1.0, 60 * config.minutes * TRAINING / (reading + learning))
+        texts, steps = texts[: max(1, int(share * len(texts)))], max(1, int(share * config.training.steps))
+        print(f"{sum(len(ids) for ids, _ in texts):,} tokens of {len(texts)} dialogues, {steps} steps")
+        training = replace(config.training, steps=steps)
+        with tqdm(total=steps, desc="train", unit="step") as bar:
+            found = train(target, drafts, texts, training, progress(bar), features_of=features,
+                          evaluate=lambda draft: replayed_taus(draft, held_out, [tree], quiet)[tree])  # fmt: skip
+    return drafts, found
+
+
+# ---- decoding ----
+
+
+def best_tree(draft: Draft, held_out: Sequence[Recording]) -> TreeConfig:
+    """The small tree that should decode fastest with this draft on this machine, as `tune` predicts it."""
+    taus = replayed_taus(draft, held_out[::2], SIZES.trees, quiet)
+    prompt = sum(len(one.prompt) for one in held_out) // len(held_out)
+    tokens = sum(len(one.tokens) for one in held_out) // len(held_out)
+    costs = measure_costs(draft.target, draft, prompt=prompt, prefix=prompt + tokens // 2, sampling=SamplingConfig(),
+                          total_tokens=SIZES.total_tokens, top_k=SIZES.top_k, repetitions=3)  # fmt: skip
+    return max(taus, key=lambda tree: predict_speedup(costs, tree, taus[tree], tokens))
+
+
+def in_time(questions: Sequence[Question], until: float) -> Iterator[tuple[Question, ...]]:
+    """The first question of each task; then the second ones, and so on, as long as there is time for as many again."""
+    for asked in zip(*([one for one in questions if one.category == task] for task in CATEGORIES), strict=False):
+        began = time.monotonic()
+        yield asked
+        if 2 * time.monotonic() - began > until:
+            break
 
 
 def verdict(summary: pd.DataFrame) -> str:
-    """What the means over the tasks say, in words."""
+    """What the means over the tasks say, in words: who guesses better, what a round costs, whether texts are equal."""
     means, lines = summary[summary.task == "mean"], []
     for temperature, at in means.set_index("method").groupby("temperature"):
         gain = at.tau["FSPAD"] / at.tau["EAGLE-2"] - 1
         compared = f"{abs(gain):.1%} {'above' if gain > 0 else 'below'} EAGLE-2's"
-        lines.append(f"T={temperature:g}: FSPAD's mean tau is {compared}, its speedup {at.speedup['FSPAD']:.2f}.")
-    same = f"{means.identical.sum()} of {means.answers.sum()}"
-    return "\n".join([*lines, f"The text is the text of plain decoding in {same} answers."])
+        lines.append(f"T={temperature:g}: FSPAD's mean tau is {compared}. In plain steps, a round costs about")
+        for name, tau, speedup in at.loc[at.index != PLAIN, ["tau", "speedup"]].itertuples():
+            pays = "times plain decoding's speed" if speedup > 1 else "of plain decoding's speed: it does not pay"
+            lines.append(f"  {tau / speedup:.2f} with {name}, and gives {tau:.2f} tokens: {speedup:.2f} {pays}")
+    drafted = means[means.method != PLAIN]
+    same = f"{drafted.identical.sum()} of {drafted.answers.sum()}"
+    return "\n".join([*lines, f"With a draft the text is that of plain decoding in {same} answers."])
 
 
 @styled

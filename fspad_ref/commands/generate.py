@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fspad_ref.commands.train import load_target
 from fspad_ref.data import prompt_ids
 from fspad_ref.draft import Draft
-from fspad_ref.errors import InputError
+from fspad_ref.errors import InputError, require
 from fspad_ref.generate import Generation, autoregressive_generate, speculative_generate
 from fspad_ref.sampling import SamplingConfig
+from fspad_ref.target import Target
 from fspad_ref.tree import TreeConfig
 from fspad_ref.viz.strips import Pieces, Style, mark, style_for
 
@@ -24,30 +24,24 @@ from fspad_ref.viz.strips import Pieces, Style, mark, style_for
 class GenerateConfig:
     """Answer one prompt. In a terminal, tokens proposed by the draft and accepted are underlined in green."""
 
-    prompt: Annotated[str | None, tyro.conf.Positional] = None
-    """The prompt; without it, standard input is read."""
-    target: str = "data/old/target"
-    """Folder or Hub id of the target, a Hugging Face causal language model."""
-    draft: Path | None = Path("data/old/drafts/fspad")
-    """Folder of a draft trained for that target. None decodes without one: same text, one token per pass."""
-    chat_format: str | None = None
-    """Prompt format for a target without a chat template: vicuna. None uses the target's own template."""
-    raw: bool = False
-    """Continue the prompt as it is, without the chat template."""
-    max_new_tokens: int = 256
-    """Maximum length of the answer, in tokens."""
+    prompt: Annotated[str | None, tyro.conf.Positional] = None  # the prompt; without it, standard input is read
+    target: str = "data/target"  # folder or Hub id of the target, a Hugging Face causal language model
+    draft: Path | None = Path("data/drafts/fspad")  # folder of a draft for that target. None: same text, without one
+    chat_format: str | None = None  # prompt format for a target without a chat template of its own: vicuna
+    raw: bool = False  # continue the prompt as it is, without the chat template
+    max_new_tokens: int = 256  # longest answer, in tokens
     sampling: SamplingConfig = SamplingConfig()
     tree: TreeConfig = TreeConfig()
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1, ..."""
-    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
-    """Precision of weights and arithmetic."""
+    device: str = "cpu"  # where to compute: cpu, cuda, cuda:1, ...
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32"  # precision of weights and arithmetic
 
 
 def generate(config: GenerateConfig) -> None:
     """Load target and draft, stream the answer, then print how many tokens each forward pass gave."""
-    prompt = read_prompt(sys.stdin) if config.prompt is None else config.prompt
-    target = load_target(config.target, config.device, config.dtype, config.chat_format)
+    prompt = read_prompt(config.prompt, sys.stdin)
+    target = Target.from_pretrained(
+        config.target, device=config.device, dtype=config.dtype, chat_format=config.chat_format
+    )
     ids = encode_prompt(target.tokenizer, prompt, config.raw)
     settings = {
         "max_new_tokens": config.max_new_tokens,
@@ -65,19 +59,22 @@ def generate(config: GenerateConfig) -> None:
     print(summary(result, time.perf_counter() - began), file=sys.stderr)
 
 
-def read_prompt(stream: TextIOBase) -> str:
-    """All of `stream`. Raises InputError if it is empty."""
-    if stream.isatty():
+def read_prompt(given: str | None, stream: TextIOBase) -> str:
+    """The prompt that was given, or all of `stream`. Raises InputError if it is empty, or no text in UTF-8."""
+    if given is None and stream.isatty():
         print("Type a prompt, then press Ctrl-D on an empty line.", file=sys.stderr)
-    if not (prompt := stream.read().strip()):
-        raise InputError("expected a prompt, found none. Give it as an argument or on standard input.")
+    try:
+        prompt = stream.read().strip() if given is None else given
+        prompt.encode()  # Python may have let bytes that are no UTF-8 pass, as lone surrogates
+    except UnicodeError as error:
+        raise InputError(f"expected a prompt in UTF-8, found: {error}. Convert it, with iconv for example.") from error
+    require(prompt, InputError, "a prompt", "none", "Give it as an argument or on standard input.")
     return prompt
 
 
 def encode_prompt(tokenizer, prompt: str, raw: bool) -> list[int]:
     """Token ids of `prompt`: as the first turn of a chat, or as it is."""
-    if tokenizer is None:
-        raise InputError("expected a target with a tokenizer, found none in its folder. Save one there.")
+    require(tokenizer, InputError, "a target with a tokenizer", "none in its folder", "Save one there.")
     return tokenizer(prompt)["input_ids"] if raw else prompt_ids(tokenizer, [], prompt)
 
 

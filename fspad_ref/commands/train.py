@@ -17,7 +17,7 @@ from fspad_ref.bench.features import StoredFeatures
 from fspad_ref.bench.replay import Recording, replay_many, text_features
 from fspad_ref.data import Dialogue, Encoded, frequent_tokens, prompt_ids, read_dialogues
 from fspad_ref.draft import Draft
-from fspad_ref.errors import ConfigError, InputError, require
+from fspad_ref.errors import ConfigError, require
 from fspad_ref.files import load_json, load_tensors, save_json, save_tensors
 from fspad_ref.generate import autoregressive_generate
 from fspad_ref.sampling import SamplingConfig
@@ -35,12 +35,13 @@ class DraftsConfig:
     resume: bool = False  # go on from the checkpoint in OUT
     start: Path | None = None  # or from the trunk.safetensors of a shorter training, one with decay_steps
     features: Path | None = None  # folder that keeps the target's features for other drafts; 1.2 kB a token of SmolLM2
-    target: str = "data/old/target"  # folder or Hub id of the target, a Hugging Face causal language model
-    data: Path = Path("data/old/dialogues.jsonl.gz")  # JSON or JSONL, ShareGPT's or the messages format, also .gz
+    target: str = "data/target"  # folder or Hub id of the target, a Hugging Face causal language model
+    data: Path = Path("data/dialogues.jsonl.gz")  # JSON or JSONL, ShareGPT's or the messages format, also .gz
     vocabulary: int | None = None  # of the drafts: so many tokens, those that answers hold most often; None: all
+    width: int | None = None  # of the drafts' MLP and sampler; None: the target's
     own_answers: int = 0  # so many dialogues, the first ones, get answers that the target writes; OUT keeps them
     answer_tokens: int = 128  # longest of those answers
-    held_out: int = 18  # so many dialogues, the last ones, a tenth at most, only give prompts to measure tau on
+    held_out: int = 240  # so many dialogues, the last ones, a tenth at most, teach nothing; some 60 of them measure tau
     chat_format: str | None = None  # the target's prompt format if it brings no chat template: vicuna
     device: str = "cpu"  # cpu, cuda, cuda:1, ...; accelerate launch gives each process its own
     device_map: str | None = None  # auto: spread a target that is too large for one GPU over all, in one process
@@ -52,14 +53,16 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
     """Load the target, read the dialogues, train, and print where the drafts are."""
     accelerator = launched()
     device = config.device if accelerator.num_processes == 1 else str(accelerator.device)
-    target = load_target(config.target, device, config.dtype, config.chat_format, config.device_map)
+    where = dict(device=device, device_map=config.device_map)
+    target = Target.from_pretrained(config.target, dtype=config.dtype, chat_format=config.chat_format, **where)
     torch.set_float32_matmul_precision("high" if config.dtype == "bfloat16" else "highest")  # TF32 for the drafts
     dialogues, own = read_dialogues(config.data), config.own_answers
     learnt = len(dialogues) - min(config.held_out, len(dialogues) // 10)
-    prompts = [prompt_ids(target.tokenizer, [], one.turns[0][0], one.system) for one in dialogues[learnt:]]
+    measured = dialogues[learnt :: max(1, (len(dialogues) - learnt) // 60)]
+    prompts = [prompt_ids(target.tokenizer, [], one.turns[0][0], one.system) for one in measured]
     texts = dialogues[own:learnt] + (own_answers(target, dialogues[:learnt][:own], config, accelerator) if own else [])
     words = frequent_tokens(target.tokenizer, texts, config.vocabulary) if config.vocabulary else None
-    drafts = {kind: new_draft(kind, target, config.training.seed, words) for kind in config.kinds}
+    drafts = {kind: new_draft(kind, target, config.training.seed, words, config.width) for kind in config.kinds}
     tau = acceptance_on(target, prompts) if prompts else None
     checkpoint, stored = config.out / "checkpoint.safetensors", config.features
     if config.start and not checkpoint.exists():
@@ -134,14 +137,6 @@ def acceptance_on(target: Target, prompts: Sequence[list[int]], max_new_tokens: 
         return sum(len(text) - 1 for text in texts) / max(1, sum(map(len, rounds)))
 
     return tau
-
-
-def load_target(path: str, device: str = "cpu", dtype: str = "float32", chat_format=None, device_map=None) -> Target:
-    """Target.from_pretrained; a built-in target that is not there is not looked for on the Hub."""
-    here, found = Path(path).parts[:1] != ("data",) or Path(path).is_dir(), f"no such folder in {Path.cwd()}"
-    advice = "Run `python -m fspad_ref fetch` in the repository's folder, or name another target."
-    require(here, InputError, f"the target in {path}", found, advice)
-    return Target.from_pretrained(path, device=device, dtype=dtype, chat_format=chat_format, device_map=device_map)
 
 
 def progress(bar: tqdm) -> Callable[[TrainRecord], None]:

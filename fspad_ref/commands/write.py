@@ -16,7 +16,6 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from fspad_ref.bench.answers import Job, answer, run_jobs
-from fspad_ref.commands.train import load_target
 from fspad_ref.data import CATEGORIES
 from fspad_ref.errors import ConfigError, InputError, require
 from fspad_ref.files import load_json
@@ -32,24 +31,15 @@ BLOCK = 512  # dialogues of one task in a row: a step costs what the longest tex
 class WriteConfig:
     """Let the target write dialogues: one JSON object per line, appended to OUT. It can be stopped and run again."""
 
-    out: Path = Path("out/dialogues.jsonl")
-    """File to append to; dialogues that are in it already are not written again."""
-    first: int = 0
-    """Number of the first dialogue, which is also its seed."""
-    dialogues: int = 6 * BLOCK
-    """Number of dialogues; 512 of one task follow another."""
-    answer_tokens: int = 256
-    """Longest answer, in tokens."""
-    slots: int = 128
-    """Dialogues decoded side by side; on a CPU about 30 MB each."""
-    target: str = "data/target"
-    """Folder or Hub id of the target."""
-    openings: Path = Path("data/openings.json")
-    """How questions of each task may begin."""
-    device: str = "cpu"
-    """Where to compute: cpu, cuda, cuda:1, ..."""
-    dtype: str = "bfloat16"
-    """Precision of the target."""
+    out: Path = Path("out/dialogues.jsonl")  # file to append to; dialogues that are in it are not written again
+    first: int = 0  # number of the first dialogue, which is also its seed
+    dialogues: int = 6 * BLOCK  # number of dialogues; 512 of one task follow another
+    answer_tokens: int = 256  # longest answer, in tokens
+    slots: int = 128  # dialogues decoded side by side; on a CPU about 30 MB each
+    target: str = "data/target"  # folder or Hub id of the target
+    openings: Path = Path("data/openings.json")  # how questions of each task may begin
+    device: str = "cpu"  # where to compute: cpu, cuda, cuda:1, ...
+    dtype: str = "bfloat16"  # precision of the target
 
     def __post_init__(self) -> None:
         found = self.dialogues, self.answer_tokens, self.slots
@@ -58,7 +48,7 @@ class WriteConfig:
 
 def write(config: WriteConfig) -> None:
     """Write the dialogues that are missing in config.out."""
-    target = load_target(config.target, config.device, config.dtype)
+    target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
     writer = Writer(target, load_json(config.openings), config.answer_tokens)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.touch()

@@ -140,10 +140,9 @@ def one_uniform(place: Place, choose: Choose) -> int:
 
 
 def noise_reused(place: Place, choose: Choose) -> int:
-    """The tree has looked at the noise, a uniform number u: its guess is the word whose share of q holds u. Then u is
-    the coin as well.
+    """The tree has looked at the noise, a uniform number u: it guesses the word whose share of q holds u.
 
-    So u lies between `least`, what q gives to the words before, and least + q(guess).
+    So u lies between `least`, the shares of the words before, and least + q(guess). Then the coin is the same u.
     """
     guess = choose(place.q)
     least = sum(place.q[:guess])

@@ -1,6 +1,6 @@
 """The explorer: five instruments under sliders, for notebooks. They need the extra `notebooks`.
 
-    bench = Workbench(target, {"eagle": ..., "fspad": ...}, read_questions("data/old/questions.jsonl"))
+    bench = Workbench(target, {"eagle": ..., "fspad": ...}, read_questions("data/questions.jsonl"))
     explorer = Explorer(bench).wait()             prompt, draft, tree, sampling; decodes in the background
     TreeStepper(explorer.run, bench.words)        one round after another, stage by stage, node by node
     TemperaturePanel(bench, explorer.run)         p at a node, expected acceptance, tau over temperature
