@@ -45,9 +45,10 @@ class TreeConfig:
         top_k: k, frontier nodes per level and children per node.
         depth: draft forwards after the first; the tree has depth + 1 levels below the root.
         total_tokens: N, nodes kept, root included: the tokens that one target forward verifies.
-        noise_weight, noise_scale: see above. The weight is how far the draft trusts itself, a scale below 1 makes trees
-            narrower. At T = 0 neither matters. Top-k, top-p and processors act on the target alone: q's cut would be
-            another one than p's, and a guess that p has cut off costs a node, never the text.
+        noise_weight: how much of the noise the draft adds (see above), where T > 0. Below 1 it sharpens q: the best
+            child is a draw from q^(1 / (noise_weight T)), normalised. Top-k, top-p and processors act on the target
+            alone: q's cut would be another one than p's, and a guess that p has cut off costs a node, never the text.
+        noise_scale: below 1 the tree is narrower and deeper, above 1 wider and shallower.
 
     Raises ConfigError for values outside their range, and for more nodes than the expansion scores.
     """
@@ -89,8 +90,8 @@ class TreeConfig:
 class DraftTree:
     """N nodes, root first and parents before children.
 
-    token (N,); parent (N,) with parent[0] = 0; depth (N,), root 0; score (N,), sum of log q (or what the noise makes of
-    it) along the path, root 0;
+    token (N,); parent (N,) with parent[0] = 0; depth (N,), root 0; score (N,), sum of log q along the path, root 0
+    (of what the noise makes of log q, if the tree looks at it);
     ancestors (N, N), True where column is row itself or above it: the attention mask of verification.
     """
 
@@ -233,7 +234,7 @@ def ancestors(parent: Int[Tensor, "nodes"], levels: int) -> Bool[Tensor, "nodes 
 
 # --- what grows the trees, as the decoding loop sees it --------------------------------------------------------------
 
-Grow = Callable[..., DraftTree]  # (features (1, new, D), token_ids (1, new + 1)), as for grow_tree
+Grow = Callable[..., DraftTree]  # (features (1, new, D), token_ids (1, new + 1)[, noise]), as for grow_tree
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ class Grower(ABC):
 
     draft: nn.Module
     shape: Any
-    looks_at_noise = False  # if True, its trees are grown from a third argument, too: grow_tree's noise, unless T = 0
+    looks_at_noise = False  # if True, and T > 0, its trees are grown from grow_tree's noise, too
 
     @abstractmethod
     def start(self, longest: int) -> Grow:

@@ -226,7 +226,7 @@ class Texts:
 
     written (B, L + levels): the tokens, and -1 beyond the end. start, last (B,): the places of the answer's first token
     and of its last. logit, aligned (B, P, D): the draft's outputs at every pair. cache: P pairs on true features.
-    temperature, noise: of all the texts, of each.
+    temperature: of all texts. noise: of each.
     """
 
     written: Int[Tensor, "rows length"]
