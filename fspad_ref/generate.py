@@ -82,6 +82,12 @@ class Chooser:
         rows = None if self.noise is None else self.noise.rows(text.shape[1], levels + 1)[tree.depth]
         return choose(process_logits(logits, self.config), rows)
 
+    def ahead(self, text: Int[Tensor, "1 seq"], grower: Grower) -> tuple[Float[Tensor, "levels vocab"], ...]:
+        """T times the noise that will draw after the nodes of depth 0, 1, ..., if there is any and the grower looks."""
+        if self.noise is None or not grower.looks_at_noise:
+            return ()
+        return (self.config.temperature * self.noise.rows(text.shape[1], grower.levels),)
+
     def _process_nodes(self, logits, tree: DraftTree, text) -> Tensor:
         """Give every node's logits to the processors with that node's own text; nodes of one depth go together."""
         logits = logits.clone()
@@ -165,7 +171,7 @@ def speculative_generate(
     done = ending.take(result, [token])
     while not done:
         prefix, pairs = cache.length, features.shape[1]  # the target has not seen the last token yet: the tree's root
-        nodes = grow(features, text[:, -pairs - 1 :])  # grow: a DraftTree of N nodes
+        nodes = grow(features, text[:, -pairs - 1 :], *chooser.ahead(text, grower))  # grow: a DraftTree of N nodes
         features = target.tree_features(nodes.token, nodes.depth, nodes.ancestors, cache)  # score: (N, D)
         drawn = chooser.every_node(target.lm_head(features), nodes, text, grower.levels)  # draw: (N,)
         path, new, tokens = verify(nodes, drawn, grower.levels).read()  # verify: accepted + 1 of each

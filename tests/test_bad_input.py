@@ -146,6 +146,9 @@ TABLE = [  # how, error, expected, what to do, {found: arguments}
     (sample, ConfigError, "seed a whole number in [0, 2**63)", "Set", {"9223": {"seed": 2**63}, "-1": {"seed": -1}}),
     *((grow, ConfigError, f"{name} to be a whole number >= 1", "Set it to at least 1", {
         "0": {name: 0}, "-1": {name: -1}}) for name in ("top_k", "depth", "total_tokens")),
+    (grow, ConfigError, "noise_weight >= 0 and noise_scale > 0", "Set them to 0 and 1", {str((w, s)): dict(
+        noise_weight=w, noise_scale=s) for w, s in ((-0.5, 1.0), (math.nan, 1.0), (math.inf, 1.0), (0.7, 0.0),
+                                                    (0.0, -1.0), (0.0, math.nan))}),
     (grow, ConfigError, "top_k <= 31", "Lower top_k", {"32": {"top_k": 32}}),
     (grow, ConfigError, "total_tokens <= 7", "Lower total_tokens", {"8": {"top_k": 2, "depth": 1, "total_tokens": 8}}),
     (generate, InputError, "a prompt of at least one token", "Give the model some text", {"empty": dict(prompt=[])}),

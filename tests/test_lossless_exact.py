@@ -23,7 +23,7 @@ from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place
 from fspad_ref.teaching.exact import distribution_of, normalised, text_distribution, total_variation
 from fspad_ref.verify import verify, verify_by_rejection
 
-LEVELS = 3
+LEVELS, GRID = 3, 4
 SIZES = ((3, 4, 6), (4, 4, 5), (5, 3, 4))  # vocabulary, length of texts, most nodes of a tree
 SEEDS, FEW_SEEDS = range(30), range(12)
 
@@ -161,6 +161,35 @@ def test_the_worlds_hold_what_can_go_wrong():
             seen["three siblings"] += max(map(len, children)) >= 3
             seen["full depth"] += int(tree.depth.max()) == LEVELS
     assert len(seen) == 7 and min(seen.values()) >= 5, seen
+
+
+def text_of(seed: int, noise: tuple[int, ...]) -> tuple:
+    """The text that `verify` writes with this noise, an outcome out of 0 .. GRID - 1 for every position.
+
+    The token after x is number noise[len(x)] of the GRID tokens dealt to x, at random, so p(w) is w's share of them.
+    A tree is any function of the text and *all* of the noise: each outcome of the noise has the trees of another world.
+    """
+    start, text = context(seed, ()), ()
+    other = seed + len(SIZES) * (1 + int("".join(map(str, noise)), GRID))
+    while len(text) < start.length:
+        here = Context(other, text)
+        drawn = [dealt(seed, x)[noise[len(x)] if len(x) < len(noise) else 0] for x in here.text]
+        text += tuple(verify(here.tree, torch.tensor(drawn), LEVELS).read()[2])
+    return text[: start.length]
+
+
+def dealt(seed: int, text: tuple) -> list[int]:
+    return random.Random(repr((seed, text, "dealt"))).choices(context(seed, ()).words, k=GRID)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_trees_may_be_any_function_of_text_and_noise(seed):
+    """Test 1 for trees that look at the noise: all GRID^length outcomes of the noise are equally likely."""
+    length = context(seed, ()).length
+    texts = Counter(text_of(seed, noise) for noise in product(range(GRID), repeat=length))
+    for text, count in texts.items():  # the product of p along the text, as a number of the GRID^length outcomes
+        assert count == math.prod(dealt(seed, text[:i]).count(token) for i, token in enumerate(text))
+    assert texts.total() == GRID**length  # nothing is missing: the total variation is 0
 
 
 # ---- 2: the test can tell ----

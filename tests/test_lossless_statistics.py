@@ -6,7 +6,7 @@ A text has 4 tokens out of 3, so its joint distribution is a list of at most 81 
 two networks by tables, which makes a run quick and its distribution known; the loop, the tree, the noise, the draws,
 the verification, the cache and its compaction are the package's own. The table target reads its context back from the
 cache's entries, so an entry kept wrongly changes the distribution. Three drafts take turns, with trees of different
-shape, none of which look at the noise.
+shape: runs in which none looks at the noise, and a quarter as many in which all do.
 
 Noise is keyed by (seed, position). Making it costs more than the rest of a run, and makes 32 positions at once; so
 seven runs share a seed, each at a place of its own in the text: their prompts have 1, 5, 9 ... 25 tokens.
@@ -15,6 +15,7 @@ seven runs share a seed, each at a place of its own in the text: their prompts h
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from itertools import product
 
@@ -114,12 +115,13 @@ DRAFTS = [
     (table_draft(RANDOM), TreeConfig(top_k=1, depth=1, total_tokens=3)),
     (table_draft(WRONG), TreeConfig(top_k=3, depth=1, total_tokens=7)),
 ]
+LOOKING = [(draft, replace(tree, noise_weight=w)) for (draft, tree), w in zip(DRAFTS, (0.3, 0.7, 1.0), strict=True)]
 
 
 # ---- the runs ----
 
 
-def runs(count: int, noise: type[GumbelNoise] = GumbelNoise) -> list[tuple[tuple, list[int]]]:
+def runs(count: int, noise: type[GumbelNoise] = GumbelNoise, drafts=DRAFTS) -> list[tuple[tuple, list[int]]]:
     """`count` runs of the real loop: (text, drafted tokens accepted in each round)."""
     results = []
     with pytest.MonkeyPatch.context() as patch:
@@ -127,7 +129,7 @@ def runs(count: int, noise: type[GumbelNoise] = GumbelNoise) -> list[tuple[tuple
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # shapes are checked by all other tests
         for run in range(count):
             seed, place = divmod(run, PLACES)
-            draft, tree = DRAFTS[run % len(DRAFTS)]
+            draft, tree = drafts[run % len(drafts)]
             prompt, sampling = [FILLER] * (1 + LENGTH * place), SamplingConfig(TEMPERATURE, seed=seed)
             result = speculative_generate(TARGET, draft, prompt, max_new_tokens=LENGTH, sampling=sampling, tree=tree)
             results.append((tuple(result.tokens), result.accepted))
@@ -199,6 +201,15 @@ def test_texts_of_the_real_loop_have_the_exact_joint_distribution(honest):
     value = p_value_of_the_joint_distribution(honest)
     print(f"\n{len(honest)} runs, p-value {value:.3f}")
     assert value > ALPHA, f"the joint distribution of {LENGTH} tokens is not the target's (p-value {value:.1e})"
+
+
+def test_so_have_texts_whose_trees_look_at_the_noise(honest):
+    """Enough runs for twice that total variation. They accept more, and test 6 does not hold for them."""
+    looking = runs(math.ceil(len(honest) / 4), drafts=LOOKING)
+    value = p_value_of_the_joint_distribution(looking)
+    taken, blind = (sum(sum(accepted) for _, accepted in some) / len(some) for some in (looking, honest))
+    print(f"\n{len(looking)} runs, p-value {value:.3f}; {taken:.2f} tokens accepted per text instead of {blind:.2f}")
+    assert value > ALPHA and taken > blind
 
 
 # ---- 6: what comes next does not depend on how much was accepted ----

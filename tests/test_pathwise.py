@@ -12,14 +12,15 @@ import torch
 from conftest import KINDS, PROMPT, attentive_target, stand_in, tiny_draft
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-from fspad_ref import Draft, SamplingConfig, Target, TreeConfig, partial_alignment_loss
+from fspad_ref import Draft, SamplingConfig, Target, TreeConfig, grow_tree, partial_alignment_loss
 from fspad_ref.cache import KVCache
-from fspad_ref.generate import autoregressive_generate, speculative_generate
+from fspad_ref.generate import Chooser, autoregressive_generate, speculative_generate
 from fspad_ref.tree import DynamicTree
 
 LENGTH = 16
 TREES = {"bushy": (4, 3, 20), "chain": (1, 5, 7), "all nodes": (3, 2, 22), "root alone": (6, 1, 1)}
 TREES = {name: TreeConfig(*sizes) for name, sizes in TREES.items()}
+NOISY = [TreeConfig(4, 3, 20, noise_weight=w, noise_scale=s) for w, s in ((0.3, 1.0), (0.7, 1.2), (1.0, 0.6))]
 PENALTY, NO_PAIR = RepetitionPenaltyLogitsProcessor(1.6), NoRepeatNGramLogitsProcessor(2)
 GREEDY = SamplingConfig()
 SETTINGS = [  # (sampling, processors); the even ones for one target, the odd ones for another
@@ -75,8 +76,8 @@ def world(request):
 def test_every_draft_gives_the_text_of_plain_decoding(world, kind):
     """Test 4, pathwise identity: drafts x trees x temperatures x top-p x top-k x processors, in float64."""
     target, plain, drafts = world
-    for (sampling, processors), text in plain.items():
-        for name, tree in TREES.items():
+    for number, ((sampling, processors), text) in enumerate(plain.items()):
+        for name, tree in (TREES | {"noisy": NOISY[number % 3]}).items():
             settings = dict(max_new_tokens=LENGTH, sampling=sampling, processors=processors, tree=tree)
             fast = speculative_generate(target, drafts[kind], PROMPT, **settings)
             assert fast.tokens == text, f"not the target's text ({kind} draft, {name} tree, {sampling}, {processors})"
@@ -96,6 +97,23 @@ def test_the_drafts_are_as_good_and_as_bad_as_they_should_be(world):
                 least = tree.levels if tree.total_tokens == tree.capacity else 2
                 assert min(result.accepted[:-1]) >= least
     assert total["adversary"] == 0 and total["oracle"] > total["trained"] > total["fspad"], total
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1.7])
+def test_where_q_is_p_the_whole_noise_leads_to_the_targets_tokens(world, temperature):
+    """Only the right rows do: another position's or another seed's would be as good as none."""
+    target, _, drafts = world
+    oracle, chain, bush = drafts["oracle"], TreeConfig(1, 5, 7, noise_weight=1.0), TreeConfig(3, 2, 22, 1.0, 0.5)
+    settings = dict(max_new_tokens=LENGTH, sampling=SamplingConfig(temperature, seed=8))
+    assert speculative_generate(target, oracle, PROMPT, tree=chain, **settings).accepted == [6, 6, 1]
+
+    text, cache = torch.tensor([PROMPT]), target.new_cache(30)
+    chooser, features = Chooser(settings["sampling"], target), target.features(text[:, :-1], cache=cache)
+    tree = grow_tree(oracle, features, text, bush, None, *chooser.ahead(text, DynamicTree(oracle, bush)))
+    logits = target.lm_head(target.tree_features(tree.token, tree.depth, tree.ancestors, cache))
+    drawn, parent = chooser.every_node(logits, tree, text, bush.levels), tree.parent.tolist()
+    best = {v: parent.index(v, 1) for v in parent}  # the first child, by score, of every node that has some
+    assert len(best) == 7 and all(tree.token[child] == drawn[v] for v, child in best.items())
 
 
 # ---- 9: the caches hold what a fresh prefill would write ----

@@ -26,8 +26,9 @@ from fspad_ref.tree import top_children
 PROMPT = [2, 7, 5, 11, 3]
 
 
-def recording(target: Target, prompt: list[int], tokens: list[int]) -> Recording:
-    return Recording(0, "qa", 0, 0.0, 0, prompt, tokens, text_features(target, prompt + tokens))
+def recording(target: Target, prompt: list[int], tokens: list[int], how: SamplingConfig | None = None) -> Recording:
+    how = how or SamplingConfig()
+    return Recording(0, "qa", 0, how.temperature, how.seed, prompt, tokens, text_features(target, prompt + tokens))
 
 
 def attentive(draft: Draft) -> Draft:
@@ -53,7 +54,10 @@ def agreeable(target: Target, draft: Draft, length: int = 13) -> Recording:
 # ---- rounds ----
 
 
-@pytest.mark.parametrize("config", [TREE, TreeConfig(5, 3, 20), TreeConfig(1, 4, 5), TreeConfig(6, 1, 1)], ids=str)
+TREES = [TREE, TreeConfig(5, 3, 20), TreeConfig(1, 4, 5), TreeConfig(6, 1, 1), TreeConfig(5, 3, 20, 0.7, 0.8)]
+
+
+@pytest.mark.parametrize("config", TREES, ids=str)
 def test_replay_is_the_real_loop_round_by_round(target, draft, config):
     """Greedy and sampled texts that end by the cap or by EOS, at every place within a round, in shrinking batches."""
     draft, texts, real = attentive(draft), [], []
@@ -63,7 +67,8 @@ def test_replay_is_the_real_loop_round_by_round(target, draft, config):
         if number % 3 == 2:  # ends with one of the tokens that the text holds
             full = autoregressive_generate(target, prompt, **settings).tokens
             settings["eos_token_id"] = full[length // 2]
-        texts.append(recording(target, prompt, autoregressive_generate(target, prompt, **settings).tokens))
+        plain = autoregressive_generate(target, prompt, **settings).tokens
+        texts.append(recording(target, prompt, plain, settings["sampling"]))
         real.append(speculative_generate(target, draft, prompt, tree=config, **settings))
     assert replay_many(draft, texts, config, batch=4, progress=quiet) == [one.accepted for one in real]
     if config is TREE:

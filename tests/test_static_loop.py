@@ -10,7 +10,7 @@ from fspad_ref.bench.static import capture, first_step, restore, static_generate
 from fspad_ref.errors import InputError
 
 PROMPT = [2, 7, 5, 11, 3]
-TREES = [TreeConfig(4, 3, 20), TreeConfig(1, 5, 7), TreeConfig(3, 2, 22), TreeConfig(6, 4, 1)]
+TREES = [TreeConfig(4, 3, 20), TreeConfig(1, 5, 7), TreeConfig(3, 2, 22, noise_weight=0.7), TreeConfig(6, 4, 1)]
 SAMPLINGS = [SamplingConfig(), SamplingConfig(1.0, seed=1), SamplingConfig(0.7, 0.9, 12, seed=2)]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here: graphs cannot be captured")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]

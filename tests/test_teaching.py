@@ -4,6 +4,7 @@ import json
 import math
 from contextlib import nullcontext
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from scipy.stats import chi2
 
 from fspad_ref.errors import InputError
 from fspad_ref.teaching import exact, exercises
-from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place, animals
+from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place, animals, noise_scored_against_q
 from fspad_ref.teaching.exact import as_distribution, dice, distribution_of, g_test, normalised, total_variation
 
 HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
@@ -72,7 +73,7 @@ weights = st.lists(st.integers(0, 5), min_size=4, max_size=4).filter(any)
 @given(p=weights, q=weights, guesses=st.lists(st.integers(0, 3), unique=True, max_size=3))
 def test_lossless_rules_emit_the_targets_distribution_at_any_place(p, q, guesses) -> None:
     place = Place(tuple("abcd"), *(tuple(normalised(w)) for w in (p, p, q)), guesses=tuple(guesses))
-    for rule in LOSSLESS.values():
+    for rule in (*LOSSLESS.values(), partial(noise_scored_against_q, power=1)):
         assert distribution_of(lambda choose, rule=rule: rule(place, choose)) == as_distribution(place.p)
 
 
@@ -86,6 +87,8 @@ def test_broken_rules_miss_it_by_these_distances() -> None:
         "scored against q": Fraction(27, 70),
         "drawn from q, then picked": Fraction(27, 175),
         "one uniform for all siblings": Fraction(153, 910),
+        "noise reused as the coin": Fraction(41, 221),
+        "noise, then scored against q": Fraction(3, 35),
     }
     for name, rule in BROKEN.items():  # the same function, run with floats, draws from what was enumerated
         drawn = [rule(place.in_floats(), choose) for choose in [dice(0)] for _ in range(4000)]

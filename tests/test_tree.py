@@ -7,12 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fspad_ref import DraftTree, TreeConfig, grow_tree
+from fspad_ref.sampling import GumbelNoise
 from fspad_ref.tree import rerank
 
+NOISY = [TreeConfig(4, 3, 25, noise_weight=0.7, noise_scale=0.5), TreeConfig(4, 3, 25, noise_scale=2.0)]
 
 def grow(target, draft, config, length=9):
     ids = torch.arange(2, 3 + length)[None] % target.vocab_size
-    return grow_tree(draft, target.features(ids[:, :-1]), ids, config)
+    noise = 0.8 * GumbelNoise(3, target.vocab_size).rows(length + 1, config.levels)
+    return grow_tree(draft, target.features(ids[:, :-1]), ids, config, noise=noise)
 
 
 def assert_well_formed(tree: DraftTree, config: TreeConfig):
@@ -31,24 +34,35 @@ def assert_well_formed(tree: DraftTree, config: TreeConfig):
 
 
 def test_tree_is_well_formed(target, draft):
-    for config in (TreeConfig(), TreeConfig(4, 3, 30), TreeConfig(1, 5, 7), TreeConfig(3, 1, 1)):
+    for config in (TreeConfig(), TreeConfig(4, 3, 30), TreeConfig(1, 5, 7), TreeConfig(3, 1, 1), *NOISY):
         assert_well_formed(grow(target, draft, config), config)
 
 
-def test_scores_are_sums_of_log_probabilities_along_the_path(target, draft):
+@pytest.mark.parametrize("config", [TreeConfig(4, 3, 25), *NOISY], ids=str)
+def test_scores_are_sums_of_log_probabilities_along_the_path(target, draft, config):
     """Every node's score, recomputed by running its path as a plain chain through the draft."""
-    ids = torch.arange(3, 12)[None]
+    ids, noise = torch.arange(3, 12)[None], GumbelNoise(1, 31).rows(9, 4)
     features = target.features(ids[:, :-1])
-    tree = grow_tree(draft, features, ids, TreeConfig(4, 3, 25))
+    tree = grow_tree(draft, features, ids, config, noise=noise)
     for v in range(1, len(tree)):
         path = [w for w in range(1, len(tree)) if tree.ancestors[v, w]]
         fed, tokens, score = features, ids, 0.0
         for w in path:
             out = draft(fed, tokens[:, 1:])
-            score += torch.log_softmax(target.lm_head(out.logit_feature[0, -1]), -1)[tree.token[w]].item()
+            logits = target.lm_head(out.logit_feature[0, -1]) + config.noise_weight * noise[tree.depth[w] - 1]
+            score += torch.log_softmax(logits / config.noise_scale, -1)[tree.token[w]].item()
             fed = torch.cat((fed, out.aligned_feature[:, -1:]), dim=1)
             tokens = torch.cat((tokens, tree.token[w][None, None]), dim=1)
         assert tree.score[v].item() == pytest.approx(score, abs=1e-9), f"node {v}, path {path}"
+
+
+def test_without_weight_and_scale_or_without_noise_the_tree_is_eagle_2s(target, draft):
+    ids = torch.arange(3, 12)[None]
+    features, noise = target.features(ids[:, :-1]), GumbelNoise(1, 31).rows(9, 4)
+    trees = [grow_tree(draft, features, ids, TreeConfig(4, 3, 25)), grow_tree(draft, features, ids, NOISY[0]),
+             grow_tree(draft, features, ids, TreeConfig(4, 3, 25), noise=noise)]  # fmt: skip
+    for name in ("token", "parent", "score"):
+        assert all(torch.equal(getattr(tree, name), getattr(trees[0], name)) for tree in trees)
 
 
 def test_cached_growth_equals_growth_from_scratch(target, draft):

@@ -25,9 +25,9 @@ def test_one_big_tree_tells_tau_of_every_smaller_tree(target, draft):
     """Exactly: tau of each is that of its own rounds, on a text of the target and one that the draft guesses well."""
     draft, sampling = attentive(draft), SamplingConfig(1.0, seed=5)
     sampled = autoregressive_generate(target, [4, 4, 9], max_new_tokens=24, sampling=sampling).tokens
-    texts = [recording(target, [4, 4, 9], sampled), agreeable(target, draft)]
+    texts = [recording(target, [4, 4, 9], sampled, sampling), agreeable(target, draft)]
     trees = [TreeConfig(k, depth, n) for k in (2, 10) for depth in (1, 3) for n in (1, 4, 7, 9, 15, 80)
-             if n <= TreeConfig(k, depth, 1).capacity]  # fmt: skip
+             if n <= TreeConfig(k, depth, 1).capacity] + [TreeConfig(10, 3, 15, noise_weight=0.7)]  # fmt: skip
     found = replayed_taus(draft, texts, trees)
     assert list(found) == trees and len(set(found.values())) > 4
     for tree, tau in found.items():

@@ -15,6 +15,7 @@ from fspad_ref import (
     speculative_generate,
 )
 from fspad_ref.errors import ConfigError
+from fspad_ref.sampling import GumbelNoise
 
 WORDS = (1, 4, 5, 9, 12, 20, 30)
 IDS = torch.tensor([[2, 7, 5, 11, 3, 9]])
@@ -33,11 +34,13 @@ def test_its_logits_are_rows_of_the_targets(target, drafts):
     features = target.features(IDS[:, :-1])
     u = few(features, IDS[:, 1:]).logit_feature
     assert torch.allclose(few.lm_head(u), whole.lm_head(u)[..., list(WORDS)])
-    tree = grow_tree(few, features, IDS, TreeConfig(3, 2, 12))
-    assert set(tree.token[1:].tolist()) <= {*WORDS} and torch.isfinite(tree.score).all()
-    first = few.lm_head(u[0, -1]).log_softmax(-1).sort(descending=True)
-    assert [WORDS[i] for i in first.indices[:3]] == tree.token[tree.depth == 1].tolist()[:3]
-    assert tree.score[tree.depth == 1].tolist()[:3] == pytest.approx(first.values[:3].tolist())
+    noise = GumbelNoise(5, target.vocab_size).rows(6, 3)
+    for weight in (0.0, 0.7):  # of the noise, the columns of its words
+        tree = grow_tree(few, features, IDS, TreeConfig(3, 2, 12, weight), noise=noise)
+        assert set(tree.token[1:].tolist()) <= {*WORDS} and torch.isfinite(tree.score).all()
+        first = (few.lm_head(u[0, -1]) + weight * noise[0, list(WORDS)]).log_softmax(-1).sort(descending=True)
+        assert [WORDS[i] for i in first.indices[:3]] == tree.token[tree.depth == 1].tolist()[:3]
+        assert tree.score[tree.depth == 1].tolist()[:3] == pytest.approx(first.values[:3].tolist())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -45,7 +48,8 @@ def test_the_text_stays(target, drafts, temperature):
     wanted = {"max_new_tokens": 24, "sampling": SamplingConfig(temperature, seed=5)}
     plain = autoregressive_generate(target, IDS, **wanted).tokens
     for draft in drafts:
-        assert speculative_generate(target, draft, IDS, tree=TreeConfig(3, 2, 12), **wanted).tokens == plain
+        for tree in (TreeConfig(3, 2, 12), TreeConfig(3, 2, 12, noise_weight=0.7)):
+            assert speculative_generate(target, draft, IDS, tree=tree, **wanted).tokens == plain
 
 
 def test_the_loss_is_not_renormalised(target, drafts):

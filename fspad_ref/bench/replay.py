@@ -4,7 +4,7 @@ With position-keyed noise the text of an answer follows from (target, prompt, se
 every answer is *recorded* once, decoded plainly, with the target's features at every position. Over a known text a
 draft's rounds are a walk:
 
-    grow    the draft's tree on the true features before the root
+    grow    the draft's tree on the true features before the root, with the text's own noise if it looks at the noise
     walk    at every node v, "drawn" is the text's own token: y_v = x_{r + depth(v) + 1}, where the root is x_r
     move    r <- r + accepted + 1
 
@@ -42,7 +42,7 @@ from fspad_ref.files import save_atomic
 from fspad_ref.generate import autoregressive_generate
 from fspad_ref.sampling import GumbelNoise, SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
-from fspad_ref.tree import TreeConfig, top_children
+from fspad_ref.tree import TreeConfig, top_children, weighted_noise
 
 # ---- recordings ----
 
@@ -163,7 +163,8 @@ def replay_many(
     accepted: list[list[int]] = [[] for _ in recordings]
     order = sorted(range(len(recordings)), key=lambda i: len(recordings[i].tokens))  # alike, so that they end together
     order = [i for i in order if len(recordings[i].tokens) > 1]  # others have no round
-    groups = [order[start : start + batch] for start in range(0, len(order), batch)]
+    alike = [[i for i in order if recordings[i].temperature == T] for T in {one.temperature for one in recordings}]
+    groups = [some[start : start + batch] for some in alike for start in range(0, len(some), batch)]
     for group in progress(groups, desc="replay", unit=f"{batch} answers"):
         texts = Texts.read(draft, [recordings[i] for i in group], tree)
         number, root, cache = torch.arange(len(group), device=texts.start.device), texts.start, texts.cache
@@ -225,6 +226,7 @@ class Texts:
 
     written (B, L + levels): the tokens, and -1 beyond the end. start, last (B,): the places of the answer's first token
     and of its last. logit, aligned (B, P, D): the draft's outputs at every pair. cache: P pairs on true features.
+    temperature: of all texts. noise: of each.
     """
 
     written: Int[Tensor, "rows length"]
@@ -233,6 +235,8 @@ class Texts:
     logit: Float[Tensor, "rows pairs hidden"]
     aligned: Float[Tensor, "rows pairs hidden"]
     cache: KVCache
+    temperature: float
+    noise: list[GumbelNoise]
 
     @classmethod
     def read(cls, draft: Draft, group: Sequence[Recording], config: TreeConfig) -> "Texts":
@@ -246,7 +250,16 @@ class Texts:
         features = pad_sequence([one.features for one in group], batch_first=True)[:, :pairs].to(device)  # (B, P, D)
         cache = draft.new_cache(pairs + config.depth * config.top_k, batch=len(group))
         out = draft(features, written[:, 1 : pairs + 1].clamp(min=0), cache=cache)
-        return cls(written, start, last, out.logit_feature, out.aligned_feature, cache)
+        T, noise = group[0].temperature, [GumbelNoise(one.seed, draft.target.vocab_size, device) for one in group]
+        return cls(written, start, last, out.logit_feature, out.aligned_feature, cache, T, noise)
+
+    def ahead(self, number: Int[Tensor, "rows"], root: Int[Tensor, "rows"], config: TreeConfig) -> Tensor | None:
+        """`Chooser.ahead` for R roots: (levels, R, 1, V)."""
+        if not (self.temperature and config.looks_at_noise):
+            return None
+        places = zip(number.tolist(), root.tolist(), strict=True)
+        rows = [self.noise[text].rows(place + 1, config.levels) for text, place in places]
+        return self.temperature * torch.stack(rows, dim=1)[:, :, None]
 
 
 def expand_many(
@@ -264,14 +277,16 @@ def expand_many(
     wanted = texts.written[number[:, None], root[:, None] + level]  # (R, levels): the text after the root
     seen = (torch.arange(pairs, device=device) < root[:, None])[:, None].expand(-1, k, -1)  # (R, k, P)
 
-    scores, tokens = top_children(draft, texts.logit[number, root - 1], k)  # (R, D) -> two of (R, k)
+    noise, scale = weighted_noise(draft, texts.ahead(number, root, config), config), config.noise_scale
+    first = top_children(draft, texts.logit[number, root - 1][:, None], k, noise[0], scale)  # two of (R, 1, k)
+    scores, tokens = (part[:, 0] for part in first)  # (R, k)
     right = tokens == wanted[:, :1]
     feature = texts.aligned[number, root - 1][:, None].expand(-1, k, -1)  # (R, k, D)
     visible, found = eye, [(scores, right)]
     for step in range(config.depth):
         mask = torch.cat((seen, visible), dim=2)[:, None]  # (R, 1, k, P + (step + 1) k)
         out = draft(feature, tokens, mask, positions=(root + step)[:, None].expand(-1, k), cache=cache)
-        log_q, token = top_children(draft, out.logit_feature, k)  # (R, k, k)
+        log_q, token = top_children(draft, out.logit_feature, k, noise[step + 1], scale)  # (R, k, k)
         candidates = (scores[..., None] + log_q).flatten(1)  # (R, k * k)
         on_text = (right[..., None] & (token == wanted[:, step + 1, None, None])).flatten(1)
         found.append((candidates, on_text))

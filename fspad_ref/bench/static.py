@@ -178,7 +178,8 @@ class Round(PlainStep):
         last = self.accepted[None]
         u, g = (part[0].index_select(0, last)[0] for part in out)  # (levels + 1, D) -> (D,)
         self.draft_cache.hold(self.accepted + 1)
-        scored = expand(self.frontier_draft, u, g, self.tree, self.draft_cache)
+        noise = None if self.noise is None else self.sampling.temperature * self.noise[:-1]  # (levels, V)
+        scored = expand(self.frontier_draft, u, g, self.tree, self.draft_cache, noise)
         self.draft_cache.truncate(0)
         return rerank(tokens.index_select(0, last)[0], *scored, self.tree)
 

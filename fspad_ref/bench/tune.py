@@ -15,7 +15,7 @@ that, the rounds are a walk: from a position to the one behind the accepted toke
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,7 +88,7 @@ def tune_tree(
 ) -> tuple[TreeConfig, pd.DataFrame, Costs]:
     """The four steps: the fastest tree, a table with a row for every tree, the best prediction first, and the costs.
 
-    Columns: top_k, depth, total_tokens; tau by replay; predicted and ideal speedup, prefill included; for finalists
+    Columns: the fields of TreeConfig; tau by replay; predicted and ideal speedup, prefill included; for finalists
     measured, their speedup in the real loop on the other questions, its interval, and measured_tau.
 
     Raises InputError if all answers have a single token.
@@ -125,15 +125,16 @@ def replayed_taus(
 ) -> dict[TreeConfig, float]:
     """tau of every tree on the recorded answers, exactly that of the real loop (near-ties in half precision aside)."""
     most, rounds = max(tree.total_tokens for tree in trees), dict.fromkeys(trees, 0)
-    deepest = {k: max(tree.depth for tree in trees if tree.top_k == k) for k in {tree.top_k for tree in trees}}
+    kind = {tree: replace(tree, depth=1, total_tokens=1) for tree in trees}  # trees of one kind are grown together
+    deepest = {k: max(tree.depth for tree in trees if kind[tree] == k) for k in {*kind.values()}}
     jobs = [(one, k) for one in recordings for k in deepest]
     for one, k in progress(jobs, desc="replay", unit="answer"):
-        score, on_text = scored_everywhere(draft, one, TreeConfig(k, deepest[k], 1))  # two of (positions, scored)
-        for depth in {tree.depth for tree in trees if tree.top_k == k}:
-            first = TreeConfig(k, depth, 1).capacity - 1
+        score, on_text = scored_everywhere(draft, one, replace(k, depth=deepest[k]))  # two of (positions, scored)
+        for depth in {tree.depth for tree in trees if kind[tree] == k}:
+            first = replace(k, depth=depth).capacity - 1
             accepted = kept_on_text(score[:, :first], on_text[:, :first], most).cpu()  # (positions, up to most)
             for tree in trees:
-                if (tree.top_k, tree.depth) == (k, depth):
+                if (kind[tree], tree.depth) == (k, depth):
                     rounds[tree] += walk(accepted[:, tree.total_tokens - 1].tolist())
     gained = sum(len(one.tokens) - 1 for one in recordings)
     return {tree: gained / number for tree, number in rounds.items()}

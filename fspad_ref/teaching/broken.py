@@ -1,4 +1,4 @@
-"""Verification rules to take apart: two that are lossless and six that look lossless and are not.
+"""Verification rules to take apart: two that are lossless and eight that look lossless and are not.
 
 For teaching only. Decoding uses `fspad_ref.verify`.
 
@@ -139,6 +139,31 @@ def one_uniform(place: Place, choose: Choose) -> int:
     return choose(residual)
 
 
+def noise_reused(place: Place, choose: Choose) -> int:
+    """The tree has looked at the noise, a uniform number u: it guesses the word whose share of q holds u.
+
+    So u lies between `least`, the shares of the words before, and least + q(guess). Then the coin is the same u.
+    """
+    guess = choose(place.q)
+    least = sum(place.q[:guess])
+    chance = min(max(place.p[guess] - least, 0) / place.q[guess], 1)  # broken: place.p[guess], a fresh coin
+    if chance == 1 or (chance and _coin(chance, choose)):
+        return guess
+    return choose(normalised(_without(place.p, guess)))
+
+
+def noise_scored_against_q(place: Place, choose: Choose, power: int = 2) -> int:
+    """The guess is the best child of a tree that adds 1 / power of the noise; it is scored as if it were drawn from q.
+
+    argmax_w( log q(w) + noise(w) / power ) is a draw from q^power, normalised. At power 1, all of the noise, that is q.
+    """
+    guess = choose(normalised([chance**power for chance in place.q]))  # broken: place.q
+    chance = min(1, place.p[guess] / place.q[guess])
+    if chance == 1 or _coin(chance, choose):
+        return guess
+    return choose(normalised(_missing(place.p, place.q)))
+
+
 LOSSLESS: dict[str, Rule] = {"one draw": one_draw, "textbook": textbook}
 BROKEN: dict[str, Rule] = {
     "bonus from raw logits": bonus_from_raw,
@@ -147,4 +172,6 @@ BROKEN: dict[str, Rule] = {
     "scored against q": scored_against_q,
     "drawn from q, then picked": drawn_then_picked,
     "one uniform for all siblings": one_uniform,
+    "noise reused as the coin": noise_reused,
+    "noise, then scored against q": noise_scored_against_q,
 }

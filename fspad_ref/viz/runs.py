@@ -198,11 +198,11 @@ class Recorder(DynamicTree):
         cache = draft.new_cache(longest + config.depth * config.top_k)
 
         @torch.no_grad()
-        def grow(features: Tensor, token_ids: Tensor) -> DraftTree:
+        def grow(features: Tensor, token_ids: Tensor, *noise: Tensor) -> DraftTree:
             # the lines of tree.grow_tree; the scored nodes are kept
             out = draft(features, token_ids[:, 1:], cache=cache)
             prefix = cache.length
-            scored = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache)
+            scored = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache, *noise)
             cache.truncate(prefix)
             self.grown.append((scored, rerank(token_ids[0, -1], *scored, config)))
             return self.grown[-1][1]
