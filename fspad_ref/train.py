@@ -240,8 +240,8 @@ def train(
                     total = 0.0
                     with torch.autocast(device.type, torch.bfloat16, enabled=half):
                         outputs = own_steps(model, inputs, ids[:, 1:], config.steps_ahead)  # u and g, (B, T-1, D) each
-                        for out, trained, share in zip(outputs, mask, shares[i].tolist(), strict=True):
-                            loss = partial_alignment_loss(out, teacher, target.lm_head, trained, config.feature_weight,
+                        for output, where, share in zip(outputs, mask, shares[i].tolist(), strict=True):
+                            loss = partial_alignment_loss(output, teacher, target.lm_head, where, config.feature_weight,
                                                           config.logit_weight, drafts[name], partition)  # fmt: skip
                             total = total + loss.total * share
                             sums += share * torch.stack(loss).detach()
