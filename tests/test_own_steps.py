@@ -28,11 +28,10 @@ def test_pass_j_at_t_is_step_j_of_a_chain(target, texts, kind):
         for start in range(end - 1):  # the place of the last pair that holds a true feature
             cache = draft.new_cache(14)
             u, g = draft(features[:, : start + 1], ids[:, 1 : start + 2], cache=cache)
-            for t, found in enumerate(passes[: end - 1 - start], start):
+            for t, (all_u, all_g) in enumerate(passes[: end - 1 - start], start):
                 if t > start:
                     u, g = draft(g[:, -1:], ids[:, t + 1 : t + 2], cache=cache)
-                found, chain = [part[row, t] for part in found], [u[0, -1], g[0, -1]]
-                torch.testing.assert_close(found, chain, rtol=1e-10, atol=1e-10)
+                torch.testing.assert_close([all_u[row, t], all_g[row, t]], [u[0, -1], g[0, -1]], rtol=1e-10, atol=1e-10)
 
 
 def test_gradients_flow_through_keys_and_not_through_features(target, texts):
@@ -63,5 +62,4 @@ def test_the_loss_of_two_passes_by_hand(target):
     assert record.loss["d"] == pytest.approx([loss.item()], rel=1e-10)
     loss.backward()
     torch.optim.AdamW(hand.parameters(), config.learning_rate, config.betas, weight_decay=0.01).step()
-    for weight, expected in zip(ours.parameters(), hand.parameters(), strict=True):
-        torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close([*ours.parameters()], [*hand.parameters()], rtol=1e-6, atol=1e-8)
