@@ -247,17 +247,21 @@ class Batch:
     tokens: int
 
 
-def trained_positions(response: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq-1"]:
+def trained_positions(response: Bool[Tensor, "batch seq"], step: int = 1) -> Bool[Tensor, "batch seq-1"]:
     """The loss mask: m_t = 1 iff tokens t+1 and t+2 are both response.
 
     The pair (f_t, x_{t+1}) drafts token t+2. Where t is the last prompt token, x_{t+1} is the first token of the
     response, which the target has sampled itself: the first pair that a draft ever meets, so it is trained.
+    step > 1: for training on own steps, see train.own_steps; all of t-step+1 .. t must be such positions.
 
     >>> trained_positions(torch.tensor([[False, False, True, True, True]])).int().tolist()
     [[0, 1, 1, 0]]
     """
     mask = torch.zeros_like(response[:, 1:])
     mask[:, :-1] = response[:, 1:-1] & response[:, 2:]
+    for _ in range(1, step):
+        mask[:, 1:] = mask[:, 1:] & mask[:, :-1]
+        mask[:, 0] = False
     return mask
 
 

@@ -9,6 +9,7 @@ For a dialogue with tokens x_0 .. x_{T-1} and target features f_0 .. f_{T-1}:
     input    f_0  x_1 | f_1  x_2 | ... | f_{T-2}  x_{T-1}      (f with a little noise)
     teacher  f_1      | f_2      | ... | f_{T-1}
 
+With steps_ahead > 1 a draft also learns from its own g, which is its input while a tree grows: see own_steps.
 Any number of drafts learn from the same features, each as if it were trained alone. The loss of a step is the mean
 over all positions that it trains, however many batches and processes share them. Batches and noise follow from the
 seed and the number of the batch, so on a CPU a training that is resumed is bitwise the uninterrupted one.
@@ -26,21 +27,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import broadcast_object_list
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict as states
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
+from fspad_ref.cache import KVCache
 from fspad_ref.data import Batch, Dialogue, Encoded, batches, trained_positions
-from fspad_ref.draft import KINDS, Draft, DraftConfig
+from fspad_ref.draft import KINDS, Draft, DraftConfig, DraftOutput
 from fspad_ref.errors import CheckpointError, ConfigError, NonFiniteLoss, require
 from fspad_ref.files import load_tensors, save_json, save_tensors
 from fspad_ref.loss import partial_alignment_loss
 from fspad_ref.target import Target
 
 Kind = Literal["eagle", "fs", "pad", "fspad", "eagle_wide"]
-POSITIVE = ("steps", "tokens_per_batch", "max_length", "batches_per_step", "learning_rate", "clip_at")
+POSITIVE = ("steps", "tokens_per_batch", "max_length", "batches_per_step", "learning_rate", "clip_at", "steps_ahead")
 WHOLE = states.StateDictOptions(full_state_dict=True)  # gathered from all processes
 
 
@@ -63,6 +67,8 @@ class TrainConfig:
     noise: float = 0.025  # half-width of the uniform noise on input features
     feature_weight: float = 1.0  # of the feature loss
     logit_weight: float = 0.1  # of the logit loss
+    steps_ahead: int = 1  # J passes, all but the first on the draft's own features (own_steps); HASS takes 3
+    step_weight: float = 0.8  # beta: the loss of pass j counts beta^(j-1) times, as in EAGLE-3's code
     evaluate_every: int = 250  # steps between evaluations of tau (0: only after the last step)
     checkpoint_every: int = 250  # steps between checkpoints (0: only after the last step)
     seed: int = 0  # order of the data, and noise
@@ -73,6 +79,7 @@ class TrainConfig:
                 least = "above" if name in POSITIVE else "of at least"
                 right = value > 0 if name in POSITIVE else value >= 0  # NaN is neither
                 require(right, ConfigError, f"{name} {least} 0", value, "Raise it.")
+        require(type(self.steps_ahead) is int, ConfigError, "a whole steps_ahead", self.steps_ahead, "Round it.")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -121,6 +128,43 @@ def new_draft(
         torch.manual_seed(seed)
         parts = KINDS[kind.removesuffix("_wide")]
         return Draft(DraftConfig(*parts, intermediate_size=width, vocabulary=vocabulary), target)
+
+
+class KeysOfPasses(KVCache):
+    """Keys and values of the draft's layer, pass behind pass; concatenated, so that gradients flow through them."""
+
+    def __init__(self) -> None:
+        self.length_of = [0]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        if self.length:  # those of j - 1 passes, (B, H, (j-1) T, d), and (B, H, T, d) new ones
+            keys, values = torch.cat((self.keys, keys), dim=2), torch.cat((self.values, values), dim=2)
+        self.keys, self.values, self.length_of = keys, values, [keys.shape[2]]
+        return keys, values
+
+
+def own_steps(model: Callable[..., DraftOutput], features: Float[Tensor, "batch seq hidden"],
+              next_token_ids: Int[Tensor, "batch seq"], steps: int) -> list[DraftOutput]:  # fmt: skip
+    """The passes of training on the draft's own steps (HASS, arXiv 2408.15766; with g and u: GRIFFIN, 2502.11018).
+
+        pass 1        (f_t, e_{t+1})
+        pass j > 1    (g_{t-1}, e_{t+1}),  g of pass j-1, without its gradient
+
+    Pass j at position t is step j of a chain whose last true feature is f_{t-j+1}. It sees what such a chain has
+    cached: the keys of pass 1 up to position t-j+1, then one of each later pass. Where t < j-1 there is no chain.
+
+        position                   ...   t-3   t-2   t-1    t
+        pass of its key (j = 3)     1     1     1     2     3
+    """
+    cache, position = KeysOfPasses(), torch.arange(features.shape[1], device=features.device)
+    outputs = [model(features, next_token_ids, cache=cache)]
+    for j in range(2, steps + 1):
+        previous = F.pad(outputs[-1].aligned_feature.detach(), (0, 0, 1, -1))  # (B, T, D), moved on by a position
+        behind = position[:, None] - position  # (T, T): how many positions a key lies behind a query
+        seen = [behind >= j - 1] + [behind == j - k for k in range(2, j + 1)]  # keys of pass 1, and of passes k
+        mask = torch.cat(seen, dim=1)[None, None]  # (1, 1, T, j T)
+        outputs.append(model(previous, next_token_ids, mask, positions=position[None], cache=cache))
+    return outputs
 
 
 def train(
@@ -173,11 +217,14 @@ def train(
     saved, longest = record.step, min(config.max_length, target.max_positions)
     data = batches(dialogues, target.tokenizer, config.tokens_per_batch, longest, target.vocab_size, config.seed,
                    start=record.step * per_step)  # fmt: skip
+    passes = range(1, config.steps_ahead + 1)
+    beta = torch.tensor([config.step_weight ** (j - 1) for j in passes], dtype=torch.float64)  # (J,)
 
     while record.step < config.steps:
         step, began = [next(data) for _ in range(per_step)], time.perf_counter()  # all batches, in every process
-        masks = [trained_positions(batch.response) for batch in step]  # (B, T) -> (B, T-1)
-        positions = [int(mask.sum()) for mask in masks]
+        masks = [torch.stack([trained_positions(batch.response, j) for j in passes]) for batch in step]  # (J, B, T-1)
+        count = torch.stack([mask.sum((1, 2)) for mask in masks]).double()  # (batches, J)
+        shares = beta * count / count.sum(dim=0).clamp(min=1)  # (batches, J), each pass sums to its beta
         losses = torch.zeros(len(drafts), 3, dtype=torch.float64, device=device)
         for i in range(rank, per_step, processes):  # the batches of this process
             ids, mask, asked = step[i].input_ids.to(device), masks[i].to(device), time.perf_counter()
@@ -192,15 +239,17 @@ def train(
             noise = torch.rand(inputs.shape, generator=random, device=device, dtype=inputs.dtype)
             inputs = inputs + config.noise * (2.0 * noise - 1.0)
             partition = None if partition is None else partition[:, 1:]  # (B, T-1)
-            share = positions[i] / sum(positions)
             for (name, model), sums in zip(models.items(), losses, strict=True):
                 with nullcontext() if i + processes >= per_step else accelerator.no_sync(model):
+                    total = 0.0
                     with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                        output = model(inputs, ids[:, 1:])  # (B, T-1, D), (B, T-1) -> u and g, (B, T-1, D) each
-                        loss = partial_alignment_loss(output, teacher, target.lm_head, mask, config.feature_weight,
-                                                      config.logit_weight, drafts[name], partition)  # fmt: skip
-                    (loss.total * share * processes).backward()  # DDP and FSDP take the mean over the processes
-                sums += share * torch.stack(loss).detach()
+                        outputs = own_steps(model, inputs, ids[:, 1:], config.steps_ahead)  # u and g, (B, T-1, D) each
+                        for output, where, share in zip(outputs, mask, shares[i].tolist(), strict=True):
+                            loss = partial_alignment_loss(output, teacher, target.lm_head, where, config.feature_weight,
+                                                          config.logit_weight, drafts[name], partition)  # fmt: skip
+                            total = total + loss.total * share
+                            sums += share * torch.stack(loss).detach()
+                    (total * processes).backward()  # DDP and FSDP take the mean over the processes
         losses = accelerator.reduce(losses, "sum").tolist()
         for (name, model), (loss, _, _) in zip(models.items(), losses, strict=True):
             norm = clip_grad_norm_(model.parameters(), config.clip_at if config.clip == "norm" else math.inf)
@@ -268,9 +317,9 @@ def load_checkpoint(file: Path, now: TrainRecord, models: dict, optimizers: dict
     tensors = load_tensors(file)
     require("record" in tensors, CheckpointError, f"a training in {file}", "other tensors", "Choose another folder.")
     record = TrainRecord(**json.loads(bytes(tensors["record"].tolist())))
-    old, new = record.config, now.config
+    old, new = vars(TrainConfig()) | record.config, now.config  # settings that an older version lacked: the defaults
     keys = sorted(key for key in old | new if old.get(key) != new.get(key))
-    plans = [TrainConfig(**{key: one[key] for key in vars(TrainConfig()) if key in one}) for one in (old, new)]
+    plans = [TrainConfig(**{key: one[key] for key in vars(TrainConfig())}) for one in (old, new)]
     rates = [[plan.learning_rate_at(step) for step in range(record.step)] for plan in plans]
     if rates[0] == rates[1] and record.step <= plans[1].steps:  # so far the same training, whatever its length
         keys = [key for key in keys if key not in ("steps", "decay", "decay_steps")]

@@ -19,7 +19,7 @@ from fspad_ref.__main__ import main
 from fspad_ref.commands import train as drafts
 from fspad_ref.data import batches
 from fspad_ref.errors import CheckpointError, ConfigError, NonFiniteLoss
-from fspad_ref.files import load_json, load_tensors
+from fspad_ref.files import load_json, load_tensors, save_tensors
 from fspad_ref.train import TrainConfig, new_draft, train
 
 QUICK = TrainConfig(steps=6, tokens_per_batch=80, warmup_steps=2, evaluate_every=2, checkpoint_every=3)
@@ -49,8 +49,7 @@ def same(one: Draft, other: Draft) -> bool:
 
 
 def assert_close(one: Draft, other: Draft, tolerance: float = 1e-5) -> None:
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(value, other.state_dict()[name], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=tolerance, atol=tolerance)
 
 
 def size_of(draft: Draft) -> float:
@@ -159,15 +158,15 @@ def test_the_learning_rate_warms_up_then_decays(decay):
 # --- checkpoints, evaluation, guards ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_resuming_is_bitwise_the_uninterrupted_training(dtype, dialogues, tmp_path):
-    target = tiny_target(dtype=dtype)
+@pytest.mark.parametrize(("dtype", "steps_ahead"), [(torch.float32, 1), (torch.float32, 3), (torch.bfloat16, 2)])
+def test_resuming_is_bitwise_the_uninterrupted_training(dtype, steps_ahead, dialogues, tmp_path):
+    target, config = tiny_target(dtype=dtype), replace(QUICK, steps_ahead=steps_ahead)
     whole, broken = pair(target), pair(target)
-    straight = train(target, whole, dialogues, QUICK, evaluate=size_of)
+    straight = train(target, whole, dialogues, config, evaluate=size_of)
     with pytest.raises(Stop):  # one step after the checkpoint of step 3
-        train(target, broken, dialogues, QUICK, stop_after(4), evaluate=size_of, out=tmp_path)
+        train(target, broken, dialogues, config, stop_after(4), evaluate=size_of, out=tmp_path)
     fresh = {name: new_draft(name, target, seed=9) for name in whole}
-    record = train(target, fresh, dialogues, QUICK, evaluate=size_of, out=tmp_path, resume=True)
+    record = train(target, fresh, dialogues, config, evaluate=size_of, out=tmp_path, resume=True)
     for name in whole:
         assert same(fresh[name], whole[name]) and not same(fresh[name], broken[name])
         assert same(Draft.from_pretrained(tmp_path / name, target), whole[name])
@@ -182,8 +181,9 @@ def test_a_longer_training_goes_on_from_before_the_decay(target, dialogues, tmp_
     long, straight, branched = replace(short, steps=9, decay_steps=3), tiny_draft(target), tiny_draft(target, 9)
     train(target, {"d": tiny_draft(target)}, dialogues, short, out=tmp_path / "short")
     begun = tmp_path / "long" / "checkpoint.safetensors"
-    begun.parent.mkdir()
-    shutil.copy(tmp_path / "short" / "trunk.safetensors", begun)
+    tensors = load_tensors(tmp_path / "short" / "trunk.safetensors")
+    written = bytes(tensors["record"].tolist()).replace(b'"steps_ahead": 1, ', b"")  # by a version without this setting
+    save_tensors(begun, tensors | {"record": torch.tensor(list(written), dtype=torch.uint8)})
     train(target, {"d": branched}, dialogues, long, out=begun.parent, resume=True)
     train(target, {"d": straight}, dialogues, long)
     assert same(straight, branched)
@@ -246,7 +246,8 @@ def test_a_non_finite_step_changes_no_weight(target, dialogues, tmp_path, where)
     assert train(target, pair(target), dialogues, QUICK, out=tmp_path, resume=True).step == 6
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"noise": -1.0}, {"learning_rate": math.nan}, {"clip_at": 0.0}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"noise": -1.0}, {"learning_rate": math.nan}, {"clip_at": 0.0},
+                                   {"steps_ahead": 0}, {"steps_ahead": 1.5}])  # fmt: skip
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         TrainConfig(**wrong)
