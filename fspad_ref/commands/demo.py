@@ -5,16 +5,13 @@
 3. choose for each draft the tree that should decode fastest here, on held-out prompts
 4. decode questions of all tasks without a draft, with the two new drafts, and with two trained for longer
 5. print tau and speedup, draw them, write results.json
-
-The demo counts its minutes. Where a trial says that training would take too long here, it takes fewer dialogues and
-steps. One question of each task is always decoded, more as long as there is time.
 """
 
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -45,7 +42,6 @@ from fspad_ref.viz.style import bars, curves, styled
 DRAFTS = {"EAGLE-2": "eagle", "FSPAD": "fspad"}
 HELD_OUT, PROMPTS = 240, 12  # the last dialogues of the file teach nothing; so many of their prompts choose and measure
 SIZES = TuneConfig(top_k=(2, 3, 4), depth=(1, 2, 3, 4), total_tokens=(4, 6, 8, 12, 16))  # small trees, for small drafts
-TRAINING = 0.4  # of the minutes
 quiet = partial(tqdm, disable=True)
 
 
@@ -54,10 +50,9 @@ class DemoConfig:
     """Train two drafts, decode with and without them, print tau and speedup, draw figures."""
 
     data: Path = Path("data")  # folder of the target, its drafts, dialogues and questions
-    minutes: float = 6.5  # what is optional is left out when they are over
     dialogues: int = 270  # to train on, the first ones; about 70,000 tokens
     vocabulary: int = 4096  # tokens that the new drafts may propose, those that answers hold most often
-    per_task: int = 4  # at most so many questions per task
+    per_task: int = 1  # questions per task
     max_new_tokens: int = 48  # longest answer
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
     tree: TreeConfig = TreeConfig(top_k=4, depth=3, total_tokens=12)  # for the first answer, and tau during training
@@ -70,7 +65,6 @@ class DemoConfig:
 def demo(config: DemoConfig) -> None:
     """Run the five steps. Every number is measured now, on this machine."""
     began = time.monotonic()
-    until = began + 60 * config.minutes
     dtype = arithmetic() if config.dtype == "auto" else config.dtype
     print(f"Arithmetic in {dtype}: {ARITHMETIC[dtype]}\n")
     target = Target.from_pretrained(str(config.data / "target"), dtype=dtype)
@@ -93,9 +87,8 @@ def demo(config: DemoConfig) -> None:
     print("\n".join(f"{name:15}{method.tree}" for name, method in methods.items()))
 
     print("\n4. Decode questions of all tasks, without and with drafts.\n")
-    settings = dict(temperatures=config.temperatures, max_new_tokens=config.max_new_tokens)
-    answers = [decode_questions(target, methods, asked, **settings) for asked in in_time(questions, until)]
-    summary = summarize(pd.concat(answers))
+    summary = summarize(decode_questions(target, methods, questions, temperatures=config.temperatures,
+                                         max_new_tokens=config.max_new_tokens))  # fmt: skip
     print(f"{table(summary)}\n\n{verdict(summary)}")
 
     trees = {name: method.tree for name, method in methods.items()}
@@ -130,17 +123,9 @@ def train_two(
     drafts = {f"{name} (live)": new_draft(kind, target, config.training.seed, words) for name, kind in DRAFTS.items()}
     with tempfile.TemporaryDirectory() as folder:
         features = StoredFeatures(target, Path(folder))
-        trial = replace(config.training, steps=3, evaluate_every=0)  # warm-up steps, which change little
-        spent = train(target, drafts, texts, trial, features_of=features)
-        # The target reads each text once, as its features are kept; the drafts learn at every step.
-        reading = spent.target_seconds / spent.tokens * sum(len(ids) for ids, _ in texts)
-        learning = (spent.seconds - spent.target_seconds) / spent.step * config.training.steps
-        share = min(1.0, 60 * config.minutes * TRAINING / (reading + learning))
-        texts, steps = texts[: max(1, int(share * len(texts)))], max(1, int(share * config.training.steps))
-        print(f"{sum(len(ids) for ids, _ in texts):,} tokens of {len(texts)} dialogues, {steps} steps")
-        training = replace(config.training, steps=steps)
-        with tqdm(total=steps, desc="train", unit="step") as bar:
-            found = train(target, drafts, texts, training, progress(bar), features_of=features,
+        print(f"{sum(len(ids) for ids, _ in texts):,} tokens of {len(texts)} dialogues")
+        with tqdm(total=config.training.steps, desc="train", unit="step") as bar:
+            found = train(target, drafts, texts, config.training, progress(bar), features_of=features,
                           evaluate=lambda draft: replayed_taus(draft, held_out, [tree], quiet)[tree])  # fmt: skip
     return drafts, found
 
@@ -156,15 +141,6 @@ def best_tree(draft: Draft, held_out: Sequence[Recording]) -> TreeConfig:
     costs = measure_costs(draft.target, draft, prompt=prompt, prefix=prompt + tokens // 2, sampling=SamplingConfig(),
                           total_tokens=SIZES.total_tokens, top_k=SIZES.top_k, repetitions=3)  # fmt: skip
     return max(taus, key=lambda tree: predict_speedup(costs, tree, taus[tree], tokens))
-
-
-def in_time(questions: Sequence[Question], until: float) -> Iterator[tuple[Question, ...]]:
-    """The first question of each task; then the second ones, and so on, as long as there is time for as many again."""
-    for asked in zip(*([one for one in questions if one.category == task] for task in CATEGORIES), strict=False):
-        began = time.monotonic()
-        yield asked
-        if 2 * time.monotonic() - began > until:
-            break
 
 
 def verdict(summary: pd.DataFrame) -> str:
