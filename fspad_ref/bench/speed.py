@@ -1,6 +1,6 @@
-"""`python -m fspad_ref speed`: where the time of a round goes, and the cost model held against the clock.
+"""`python -m fspad_ref speed`: where the time of a round goes.
 
-*Stages.* While a text is profiled the functions that a round calls carry labels (`record_function`), and torch's
+While a text is profiled the functions that a round calls carry labels (`record_function`), and torch's
 profiler says how long each lasted. What a labelled function within another takes counts for the inner one alone:
 
     draft: tree       masks, the frontier's sort, reranking      target: layers     the forward pass over the tree
@@ -11,12 +11,10 @@ profiler says how long each lasted. What a labelled function within another take
 
 On a GPU a stage counts its kernels' time, and the rest is the time in which none of them ran. The profiler slows
 decoding; by how much is part of the result.
-
-*Model.* Predicted and ideal speedup follow from tau, the mean length of an answer, and measured costs (costs.py).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +27,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from tqdm.auto import tqdm
 
 from fspad_ref import generate, tree
-from fspad_ref.bench.bench import PLAIN, BenchConfig, Speculative, load, median_seconds, timed
-from fspad_ref.bench.costs import ideal_speedup, measure_costs, predict_speedup
-from fspad_ref.bench.record import load_record, save_record
+from fspad_ref.bench.bench import BenchConfig, Speculative, load, timed
+from fspad_ref.bench.record import save_record
 from fspad_ref.cache import KVCache
 from fspad_ref.data import prompt_ids
 from fspad_ref.draft import Draft
@@ -107,35 +104,12 @@ def stage_times(events: Iterable, gpu: bool = False) -> Counter:
     return spent
 
 
-def model_rows(target: Target, methods: Mapping[str, Speculative], answers: pd.DataFrame) -> pd.DataFrame:
-    """The cost model and the clock, a row for every method and temperature, all tasks pooled; answers as in bench.py.
-
-    Columns: method, temperature, tau, tokens (mean length), measured, predicted and ideal speedup.
-    """
-    rows, answers = [], median_seconds(answers)
-    for (temperature, name), mine in answers.groupby(["temperature", "method"], sort=False):
-        if name in methods:
-            tree, tau = methods[name].tree, (mine["tokens"] - 1).sum() / mine["rounds"].sum()
-            prompt, tokens = int(mine["prompt"].mean()), mine["tokens"].mean()
-            plain = answers[(answers["method"] == PLAIN) & (answers["temperature"] == temperature)]
-            fast, slow = (one["tokens"].sum() / one["seconds"].sum() for one in (mine, plain))
-            costs = measure_costs(
-                target, methods[name].draft, prompt=prompt, prefix=prompt + int(tokens / 2), top_k=(tree.top_k,),
-                total_tokens=(tree.total_tokens,), sampling=SamplingConfig(temperature),
-            )  # fmt: skip
-            predicted, ideal = (speedup(costs, tree, tau, tokens) for speedup in (predict_speedup, ideal_speedup))
-            rows.append({"method": name, "temperature": temperature, "tau": tau, "tokens": tokens,
-                         "measured": fast / slow, "predicted": predicted, "ideal": ideal})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 @dataclass(frozen=True)
 class SpeedConfig(BenchConfig):
-    """Profile the rounds of some drafts; with the answers that `bench` measured for them, test the cost model."""
+    """Profile the rounds of some drafts."""
 
     per_task: int | None = 1
     max_new_tokens: int = 64
-    answers: Path | None = None  # table of `bench`, for the same drafts and trees
     out: Path = Path("out/speed.json")
 
 
@@ -149,8 +123,6 @@ def speed(config: SpeedConfig) -> None:
             sampling = SamplingConfig(temperature, seed=config.seed)
             found = profile_rounds(target, method, prompts, sampling, config.max_new_tokens)
             stages.append(found.assign(method=name, temperature=temperature))
-    results = {"stages": pd.concat(stages)}
-    if config.answers:
-        results["model"] = model_rows(target, methods, load_record(config.answers))
-    save_record(config.out, {"config": config, **results})
-    print(*(rows.to_string(index=False, float_format="%.3f") for rows in results.values()), config.out, sep="\n\n")
+    found = pd.concat(stages)
+    save_record(config.out, {"config": config, "stages": found})
+    print(found.to_string(index=False, float_format="%.3f"), config.out, sep="\n\n")
