@@ -9,7 +9,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from fspad_ref.errors import ConfigError, FspadError
 from fspad_ref.generate import Chooser, Generation, autoregressive_generate, speculative_generate
 from fspad_ref.sampling import SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
-from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, expand, rerank
+from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, rerank
 from fspad_ref.verify import verify
 
 Words = Callable[[int], str]  # token id -> its text
@@ -174,16 +174,15 @@ def distribution(logits: Tensor, sampling: SamplingConfig) -> Tensor:
 
 
 class Watched(Target):
-    """The target itself; it keeps what its passes over trees return: (cache slots before, features (N, D))."""
+    """The target itself; it keeps what its passes over trees return: features (N, D)."""
 
     def __init__(self, target: Target):
         self.__dict__ |= vars(target)
-        self.passes: list[tuple[int, Tensor]] = []
+        self.passes: list[Tensor] = []
 
     def tree_features(self, tokens, depth, ancestors, cache) -> Tensor:
-        prefix = cache.length
-        self.passes.append((prefix, super().tree_features(tokens, depth, ancestors, cache)))
-        return self.passes[-1][1]
+        self.passes.append(super().tree_features(tokens, depth, ancestors, cache))
+        return self.passes[-1]
 
 
 @dataclass(frozen=True)
@@ -194,17 +193,12 @@ class Recorder(DynamicTree):
     grown: list[tuple[tuple[Tensor, ...], DraftTree]] = field(default_factory=list)
 
     def start(self, longest: int) -> Grow:
-        draft, config = self.draft, self.shape
-        cache = draft.new_cache(longest + config.depth * config.top_k)
+        grow_all = DynamicTree(self.draft, replace(self.shape, total_tokens=self.shape.capacity)).start(longest)
 
-        @torch.no_grad()
         def grow(features: Tensor, token_ids: Tensor) -> DraftTree:
-            # the lines of tree.grow_tree; the scored nodes are kept
-            out = draft(features, token_ids[:, 1:], cache=cache)
-            prefix = cache.length
-            scored = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache)
-            cache.truncate(prefix)
-            self.grown.append((scored, rerank(token_ids[0, -1], *scored, config)))
+            every = grow_all(features, token_ids)  # a tree of all that is scored, from which reranking chooses
+            scored = every.token[1:], every.parent[1:], every.depth[1:], every.score[1:]
+            self.grown.append((scored, rerank(token_ids[0, -1], *scored, self.shape)))
             return self.grown[-1][1]
 
         return grow
@@ -216,7 +210,7 @@ def _rounds(settings: Settings, result: Generation, recorder: Recorder) -> list[
     target, levels = recorder.target, recorder.levels
     chooser, text = Chooser(settings.sampling, target), [*settings.prompt, *result.tokens[:1]]
     rounds, left = [], len(result.tokens) - 1
-    for (scored, tree), (prefix, features) in zip(recorder.grown, target.passes, strict=True):
+    for (scored, tree), features in zip(recorder.grown, target.passes, strict=True):
         logits = target.lm_head(features)  # (N, D) -> (N, V)
         drawn = chooser.every_node(logits, tree, torch.tensor([text], device=target.device), levels)  # (N,)
         path, _, tokens = verify(tree, drawn, levels).read()
@@ -224,6 +218,7 @@ def _rounds(settings: Settings, result: Generation, recorder: Recorder) -> list[
         q = (tree.score - tree.score[tree.parent]).exp()  # (N,)
         p[0] = 1.0
         columns = (column.tolist() for column in (q, p, drawn, path))
-        rounds.append(Round(prefix, scored, tree, features, *columns, tokens, min(len(tokens), left)))
+        # the root is not in the cache yet
+        rounds.append(Round(len(text) - 1, scored, tree, features, *columns, tokens, min(len(tokens), left)))
         text, left = text + tokens, left - rounds[-1].kept
     return rounds
