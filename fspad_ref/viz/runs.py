@@ -28,7 +28,6 @@ from fspad_ref.verify import verify
 Words = Callable[[int], str]  # token id -> its text
 Stopped = Callable[[], bool]
 Progress = Callable[[str], object]
-MOST = 32  # runs are remembered
 
 
 class Cancelled(FspadError):
@@ -99,7 +98,7 @@ class Run:
 
 
 class Workbench:
-    """A target with its tokenizer, its drafts by name, questions, and the last runs. words: token id -> text."""
+    """A target with its tokenizer, its drafts by name, questions, and the runs so far. words: token id -> text."""
 
     def __init__(self, target: Target, drafts: Mapping[str, Draft], questions: Sequence[Question] = ()):
         self.target, self.drafts, self.questions = target, dict(drafts), tuple(questions)
@@ -114,15 +113,12 @@ class Workbench:
         Raises Cancelled soon after stopped() has become true, ConfigError for an unknown draft, and what
         `speculative_generate` raises for a prompt or a length that does not fit.
         """
-        if settings not in self.runs:
-            made = {settings: self._run(settings, functools.partial(_watch, stopped, progress))}
-            self.runs = dict(list(self.runs.items())[1 - MOST :]) | made
-        return self.runs[settings]
-
-    def _run(self, settings: Settings, watch: Callable) -> Run:
+        if settings in self.runs:
+            return self.runs[settings]
         if settings.draft not in self.drafts:
             raise ConfigError(f"expected one of the drafts {sorted(self.drafts)}, found {settings.draft!r}.")
         draft, target, few = self.drafts[settings.draft], self.target, min(4, settings.max_new_tokens)
+        watch = functools.partial(_watch, stopped, progress)
         text = {"input_ids": list(settings.prompt), "eos_token_id": target.tokenizer.eos_token_id,
                 "sampling": settings.sampling}  # fmt: skip
         if settings.draft not in self.warm:  # first calls pay for memory that later ones reuse: a few uncounted tokens
@@ -138,7 +134,9 @@ class Workbench:
         result, seconds = self._timed(speculative_generate, watched, recorder, on_round=on_round, **text)
         pairs = itertools.zip_longest(result.tokens, plain.tokens)
         parted = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
-        return Run(settings, result, _rounds(settings, result, recorder), seconds, plain_seconds, parted)
+        rounds = _rounds(settings, result, recorder)
+        self.runs[settings] = Run(settings, result, rounds, seconds, plain_seconds, parted)
+        return self.runs[settings]
 
     def _timed(self, decode: Callable[..., Generation], *models: Any, **text: Any) -> tuple[Generation, float]:
         self.target.synchronize()
