@@ -208,14 +208,12 @@ def plan_tree(shape: Sequence[tuple[int, ...]], device: torch.device | str = "cp
     parents = {path[:-1] for path in shape}
     paths = [(), *sorted(shape, key=lambda path: (len(path), path not in parents, path))]
     place = {path: i for i, path in enumerate(paths)}
-    rank = torch.tensor([path[-1] if path else 0 for path in paths], device=device)
-    parent = torch.tensor([place[path[:-1]] for path in paths], device=device)
-    depth = [len(path) for path in paths]
-    starts = [depth.index(d) for d in range(1, depth[-1] + 1)] + [len(paths)]
+    nodes = [(path[-1] if path else 0, place[path[:-1]], len(path)) for path in paths]
+    rank, parent, depth = torch.tensor(nodes, device=device).T  # (N,) each
+    starts, levels = depth.bincount().cumsum(0).tolist(), int(depth[-1])
     by_level = tuple((a, a + sum(path in parents for path in paths[a:b]), b) for a, b in pairwise(starts))
-    above = ancestors(parent, depth[-1])  # (N, N)
-    return TreePlan(rank, parent, torch.tensor(depth, device=device), above, by_level, depth[-1], len(paths),
-                    int(rank.max()) + 1)  # fmt: skip
+    above = ancestors(parent, levels)  # (N, N)
+    return TreePlan(rank, parent, depth, above, by_level, levels, len(paths), int(rank.max()) + 1)
 
 
 @dataclass(frozen=True)
