@@ -35,14 +35,12 @@ REFUSED = ("num_beams", "num_return_sequences", "penalty_alpha", "dola_layers", 
 def fspad_generate(
     model, input_ids: Int[Tensor, "1 seq"], logits_processor=None, stopping_criteria=None,
     generation_config=None, *, draft: Draft | Grower, tree: TreeConfig | None = None,
-    on_round: OnRound | None = None, stream_to: Any = None, stop_strings: str | list[str] | None = None,
-    **model_kwargs,
+    on_round: OnRound | None = None, stop_strings: str | list[str] | None = None, **model_kwargs,
 ) -> Int[Tensor, "1 longer"]:  # fmt: skip
     """Called by `generate` once it has prepared its arguments; returns prompt and new tokens.
 
     Args:
-        draft, tree, on_round: as for speculative_generate.
-        stream_to: a `transformers` streamer. (`generate` keeps its own `streamer=` to itself: refused.)
+        draft, tree, on_round: as for speculative_generate; with on_round the text can be shown as it grows.
         stop_strings: the text ends with the first token that completes one of them, as in `generate`; they need the
             target's tokenizer. (In a generation_config, `generate` asks for a tokenizer and then loses it.)
 
@@ -74,24 +72,14 @@ def fspad_generate(
         text = torch.cat((input_ids, input_ids.new_tensor([tokens])), dim=1)
         return any(bool(torch.as_tensor(one(text, None)).all()) for one in others)
 
-    def each_round(tokens: list[int], accepted: int) -> None:
-        for token in tokens if stream_to is not None else ():
-            stream_to.put(torch.tensor([token]))  # one by one, as a streamer gets them from `generate`
-        if on_round is not None:
-            on_round(tokens, accepted)
-
-    if stream_to is not None:
-        stream_to.put(input_ids.cpu())
     sampling = SamplingConfig(1.0, seed=int(torch.randint(2**62, ()))) if config.do_sample else SamplingConfig()
     result = speculative_generate(
-        target, draft, input_ids, sampling=sampling, tree=tree, on_round=each_round,
+        target, draft, input_ids, sampling=sampling, tree=tree, on_round=on_round,
         max_new_tokens=max(1, min(limits) - input_ids.shape[1]),  # criteria are asked after a token
         eos_token_id=[int(id) for one in criteria if isinstance(one, EosTokenCriteria) for id in one.eos_token_id],
         processors=[per_node(processor) for processor in logits_processor or ()],
         stop=stop if others else None,
     )  # fmt: skip
-    if stream_to is not None:
-        stream_to.end()
     return torch.cat((input_ids, input_ids.new_tensor([result.tokens])), dim=1)
 
 
@@ -119,7 +107,7 @@ def _refuse_settings(config: Any, caller: Any) -> None:
     one = ("num_beams", "num_return_sequences")  # for which 1 asks for nothing, too
     wrong = [f"{name}={value!r}" for name, value in wrong.items() if value and not (name in one and value == 1)]
     if caller is not None and caller.f_code.co_name == "generate":
-        dropped = {"streamer": "pass it as stream_to", "assistant_model": "the draft takes its place"}
+        dropped = {"streamer": "use on_round", "assistant_model": "the draft takes its place"}
         wrong += [f"{name}= ({why})" for name, why in dropped.items() if caller.f_locals.get(name) is not None]
     advice = "Leave them out, or call generate without custom_generate."
     require(not wrong, ConfigError, "settings that decoding with a draft can honour", ", ".join(wrong), advice)

@@ -122,14 +122,3 @@ def test_stepping_through_a_round(page):
     control(stepper, "node", "select").select_option(index=2)
     expect(stepper.locator("pre", has_text="expected acceptance")).to_be_visible()
     assert "path score" in stepper.locator(".fspad-part title").nth(1).text_content()
-
-
-def test_number_panels_follow_their_controls(page):
-    temperature, costs = panel(page, "panel = TemperaturePanel("), panel(page, "costs = CostPanel(")
-    control(temperature, "temperature").press("ArrowLeft")
-    expect(temperature.locator("p", has_text="At T=0.95")).to_be_visible()
-    type_into(costs, "growth to N=60", "60")
-    expect(costs.locator("p", has_text="The best tree has depth 1 and 2 nodes")).to_be_visible()
-    broken = panel(page, "broken = BrokenPanel(")
-    control(broken, "rule", "select").select_option("rejected guess stays")
-    expect(broken.locator("p", has_text="rejected guess stays: total variation 0.218")).to_be_visible()

@@ -3,13 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 from conftest import tiny_draft
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, speculative_generate, tree
 from fspad_ref.bench import costs as module
 from fspad_ref.bench.costs import ROUNDS, STEPS, WARM_UP, Costs, ideal_speedup, measure_costs, predict_speedup
-from fspad_ref.bench.record import save_record
 from fspad_ref.cache import KVCache
 from fspad_ref.generate import Chooser
 from fspad_ref.verify import Verdict
@@ -31,8 +29,7 @@ def test_speedups_by_hand():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_measured_costs_are_complete_survive_a_file_and_change_nothing(target, draft, tmp_path, temperature):
-    before = {name: value.clone() for name, value in draft.state_dict().items()}
+def test_measured_costs_are_complete(target, draft, temperature):
     sampling = SamplingConfig(temperature)
     costs = measure_costs(target, draft, prompt=7, prefix=20, sampling=sampling, total_tokens=(40, 1, 9), top_k=(4, 1),
                           repetitions=2)  # fmt: skip
@@ -41,8 +38,6 @@ def test_measured_costs_are_complete_survive_a_file_and_change_nothing(target, d
     assert min(single + [x for curve in (costs.level, costs.verify, costs.after) for x in curve.values()]) > 0
     assert (costs.prompt, costs.prefix, costs.temperature) == (7, 20, temperature)
     assert predict_speedup(costs, TreeConfig(4, 2, 9), 2.0, 30) > 0
-    save_record(tmp_path / "costs.json", {"costs": costs})
-    assert all(torch.equal(value, before[name]) for name, value in draft.state_dict().items())
 
 
 def test_jobs_take_turns_and_bursts_are_divided(target, monkeypatch):

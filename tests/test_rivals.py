@@ -13,7 +13,7 @@ from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate
 from fspad_ref.bench import rivals
 from fspad_ref.bench.bench import Speculative
 from fspad_ref.bench.replay import acceptance_rates
-from fspad_ref.errors import ConfigError, InputError
+from fspad_ref.errors import ConfigError
 from fspad_ref.tree import DynamicTree, Grower
 
 PROMPT = [2, 7, 5, 11, 3]
@@ -62,18 +62,14 @@ def test_a_tree_of_all_tokens_always_accepts_one(target):
             assert Speculative(grower).decode(PROMPT, 21, sampling).accepted == [1] * 10
 
 
-def theirs(target, name: str) -> rivals.TransformersGenerate:
-    if name in ("small", "twin"):
-        assistant = copy.deepcopy(target.model) if name == "twin" else rivals.new_assistant(target).double()
+@pytest.mark.parametrize("name", ["plain", "lookup", "twin"])
+def test_transformers_methods_count_forwards_of_the_target(target, name):
+    settings, forwards = {"prompt_lookup_num_tokens": 5} if name == "lookup" else {}, []
+    if name == "twin":
+        settings["assistant_model"] = assistant = copy.deepcopy(target.model)
         assistant.generation_config.num_assistant_tokens = 4
         assistant.generation_config.assistant_confidence_threshold = 0.0
-        return rivals.assisted(target, assistant)
-    return rivals.prompt_lookup(target, tokens=5) if name == "lookup" else rivals.TransformersGenerate(target)
-
-
-@pytest.mark.parametrize("name", ["plain", "lookup", "small", "twin"])
-def test_transformers_methods_count_forwards_of_the_target(target, name):
-    method, forwards = theirs(target, name), []
+    method = rivals.TransformersGenerate(target, settings)
     prompt = PROMPT * 3 + [0]  # a pattern to look up, and a token that must not be taken for padding
     plain = autoregressive_generate(target, prompt, max_new_tokens=40)
     handle = target.model.register_forward_hook(lambda *_: forwards.append(1))
@@ -174,10 +170,9 @@ def check_tree(tree, plan, guesses) -> None:
 def test_every_node_is_the_guess_of_its_rank_after_its_path(target, draft):
     """Recomputed by running each path as a plain chain through the draft; the tree is grown over a cache."""
     ids, plan = torch.arange(2, 20)[None], rivals.plan_tree(SHAPE)
-    features, cache = target.features(ids[:, :-1]), draft.new_cache(17 + plan.total_tokens)
-    rivals.grow_static_tree(draft, features[:, :10], ids[:, :11], plan, cache)
-    assert cache.length == 10
-    tree = rivals.grow_static_tree(draft, features[:, 10:], ids[:, 10:], plan, cache)
+    features, grow = target.features(ids[:, :-1]), rivals.StaticTree(draft, plan).start(17)
+    grow(features[:, :10], ids[:, :11])
+    tree = grow(features[:, 10:], ids[:, 10:])
 
     def guesses(path):
         fed, tokens = features, ids
@@ -212,5 +207,3 @@ def test_rates_by_hand(target):
     # 7 after 7 (the last 7 has nothing after it)
     rates = acceptance_rates(target, guess, [(text, [False] + [True] * 6)], levels=3, ranks=2)
     torch.testing.assert_close(rates, torch.tensor([[3 / 5, 1 / 5], [1 / 3, 1 / 3], [0, 0]], dtype=torch.float64))
-    with pytest.raises(InputError, match="two response tokens"):
-        acceptance_rates(target, guess, [(text, [False] * 7)], ranks=2)

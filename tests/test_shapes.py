@@ -77,12 +77,11 @@ def test_predictions_by_hand():
         {"part": "round", "draft": "eagle", "temperature": 1.0, "seconds": 2.6},
         {"part": "noise", "seconds": 0.01},
     ]
-    greedy, sampled = shapes.predictions(times, "llama3-8b")
-    assert (greedy["published_tau"], greedy["published"], sampled["published"]) == (4.54, 2.82, 2.45)
-    assert greedy["predicted"] == pytest.approx(4.54 * 1.2 / 2.4)
-    assert sampled["predicted"] == pytest.approx(4.27 * 1.31 / (2.6 + 0.0427))
-    assert [row["pays_from_tau"] for row in (greedy, sampled)] == pytest.approx([2, 2])
-    assert all("predicted" not in row for row in shapes.predictions(times, "vicuna-33b")), "nobody published these"
+    found = shapes.predictions(times, "llama3-8b")
+    assert found.published_tau.tolist() == [4.54, 4.27] and found.published.tolist() == [2.82, 2.45]
+    assert found.predicted.tolist() == pytest.approx([4.54 * 1.2 / 2.4, 4.27 * 1.31 / (2.6 + 0.0427)])
+    assert found.pays_from_tau.tolist() == pytest.approx([2, 2])
+    assert "predicted" not in shapes.predictions(times, "vicuna-33b"), "nobody published these"
 
 
 def test_the_command_at_small_scale(tmp_path, capsys):

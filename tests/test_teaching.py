@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from fspad_ref.errors import InputError
-from fspad_ref.teaching import exact, exercises
+from fspad_ref.teaching import exercises
 from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place, animals, noise_scored_against_q
 from fspad_ref.teaching.exact import as_distribution, dice, distribution_of, g_test, normalised, total_variation
 
@@ -39,14 +39,6 @@ def test_enumeration_refuses_weights_that_are_not_probabilities() -> None:
         normalised([0, 0])
 
 
-def test_texts_do_not_show_how_many_tokens_a_round_emitted() -> None:
-    one, two = {(0,): HALF, (1,): HALF}, {(a, b): QUARTER for a in (0, 1) for b in (0, 1)}
-    by_ones, by_twos = (exact.text_distribution(lambda text, d=d: d, (), 3) for d in (one, two))
-    assert by_ones == by_twos and list(by_ones.values()) == [Fraction(1, 8)] * 8
-    mixed = exact.text_distribution(lambda text: two if text[-1] == 9 else one, (9,), 3)
-    assert total_variation(mixed, by_ones) == 0 < total_variation({(0,): Fraction(1)}, one) == HALF
-
-
 def test_the_p_value_is_the_chi_square_tail() -> None:
     g = 2 * sum(o * math.log(o / e) for o, e in ((40, 50), (35, 25), (25, 25)))
     assert g_test({0: 40, 1: 35, 2: 25}, UNEVEN) == pytest.approx(chi2.sf(g, 2), rel=1e-5)
@@ -54,17 +46,6 @@ def test_the_p_value_is_the_chi_square_tail() -> None:
     assert g_test({0: 50, 1: 25, 3: 25}, UNEVEN) == 0, "3 is impossible"
     with pytest.raises(InputError, match="at least 5 runs"):
         g_test({0: 5, 1: 5, 2: 5}, UNEVEN)
-
-
-def test_dice_draw_with_their_weights_and_repeat() -> None:
-    first, again = ([choose([HALF, QUARTER, QUARTER]) for _ in range(400)] for choose in (dice(3), dice(3)))
-    assert first == again and g_test({x: first.count(x) for x in UNEVEN}, UNEVEN) > 1e-3
-
-
-def test_words_replace_tokens_but_not_flags() -> None:
-    distribution = {(0, True): HALF, (2, False): HALF}
-    assert exact.describe(distribution, "abc") == "a True: 1/2, c False: 1/2"
-    assert exact.image(distribution, lambda x: x[0]) == {0: HALF, 2: HALF}
 
 
 weights = st.lists(st.integers(0, 5), min_size=4, max_size=4).filter(any)

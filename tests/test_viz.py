@@ -10,10 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from conftest import tiny_draft, tiny_target
-from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from conftest import tiny_draft
+from worded import worded_target
 
 from fspad_ref import SamplingConfig, TreeConfig, autoregressive_generate, grow_tree, speculative_generate
 from fspad_ref.data import Question
@@ -28,13 +26,9 @@ TREE, LARGE = TreeConfig(top_k=4, depth=3, total_tokens=20), TreeConfig(10, 5, 6
 
 @pytest.fixture(scope="module")
 def bench() -> Workbench:
-    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(31)}, unk_token="w2"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    template = "{% for message in messages %}{{ message.content }} {% endfor %}"
-    target = tiny_target()
-    target.tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="w1", chat_template=template)
+    target = worded_target()
     drafts = dict(eagle=tiny_draft(target), fspad=tiny_draft(target, 1, feature_sampling=True, partial_alignment=True))
-    return Workbench(target, drafts, (Question(1, "qa", ("w8 w9",)), Question(2, "rag", ("w7",))))
+    return Workbench(target, drafts, (Question(1, "qa", ("w4 w5",)), Question(2, "rag", ("w3",))))
 
 
 def settings(temperature: float = 1.0, draft: str = "eagle", tree: TreeConfig = TREE, tokens: int = 12) -> Settings:
@@ -127,12 +121,6 @@ def test_boxes_carry_the_recorded_numbers_and_roles(run):
         assert seen == one.tree.ancestors[row].nonzero().flatten().tolist()
 
 
-def test_a_round_is_an_animation_with_a_frame_per_stage(bench):
-    film = Image.open(io.BytesIO(drawer.animate(bench.run(settings()), 0)))
-    assert film.n_frames == len(drawer.stage_names(TREE.levels)) and film.info["duration"] == 1500
-    assert drawer.draw(drawer.tree_view(bench.run(settings()).rounds[0].tree)).axes[0].patches, "a tree without a round"
-
-
 def test_kinds_of_tokens_follow_the_rounds():
     for length, accepted, kinds in ((0, [], ""), (1, [], "t"), (6, [2, 1], "tddtdt"), (5, [2, 1], "tddtd")):
         assert "".join(kind[0] for kind in strips.token_kinds(length, accepted)) == kinds
@@ -191,7 +179,7 @@ def explorer(bench):
 
 
 def test_controls_change_the_speed_and_never_the_text(explorer):
-    assert explorer.run.settings.prompt == (8, 9) and not explorer.error.value and explorer.cancel.disabled
+    assert explorer.run.settings.prompt == (0, 2, 8, 9, 3) and not explorer.error.value and explorer.cancel.disabled
     before = explorer.run
     for control, value in ((explorer.depth, 1), (explorer.draft, "fspad")):
         control.value = value
@@ -205,9 +193,9 @@ def test_controls_change_the_speed_and_never_the_text(explorer):
     assert data["text/plain"] == explorer.text == metadata["image/png"]["alt"] and " s," not in explorer.text
     explorer.question.index = 1
     explorer.wait()
-    assert explorer.prompt.value == "w7" and explorer.tried.value.count("the same text") == 1
-    explorer.prompt.value = "w5 w6"
-    assert explorer.wait().run.settings.prompt == (5, 6)
+    assert explorer.prompt.value == "w3" and explorer.tried.value.count("the same text") == 1
+    explorer.prompt.value = "w1 w2"
+    assert explorer.wait().run.settings.prompt == (0, 2, 5, 6, 3)
 
 
 def test_errors_are_shown_and_the_picture_stays(explorer, monkeypatch):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,14 +25,13 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
-from transformers.generation.streamers import BaseStreamer
 
 from fspad_ref.bench.bench import Method, Speculative
 from fspad_ref.bench.replay import acceptance_rates, draft_guesses
 from fspad_ref.cache import KVCache
 from fspad_ref.data import Batch, Encoded
 from fspad_ref.draft import Draft
-from fspad_ref.errors import ConfigError, TargetMismatch
+from fspad_ref.errors import ConfigError
 from fspad_ref.generate import Generation, prepare_prompt
 from fspad_ref.sampling import SamplingConfig, at_least_float32
 from fspad_ref.target import Target
@@ -58,7 +58,8 @@ class TransformersGenerate:
         """Result as in `speculative_generate`; `.accepted` holds, for each round, its tokens less one."""
         prompt = prepare_prompt(self.target, ids, max_new_tokens, extra=0)  # (1, T)
         drawing = dict(temperature=float(sampling.temperature), top_p=float(sampling.top_p), top_k=sampling.top_k)
-        counter = _Counter()
+        sizes: list[int] = []  # of what `generate` streams: first the prompt, then the tokens of each target forward
+        counter = SimpleNamespace(put=lambda tokens: sizes.append(tokens.numel()), end=lambda: None)
         with torch.random.fork_rng([self.target.device] if self.target.device.type == "cuda" else []):
             torch.manual_seed(sampling.seed)
             text = self.target.model.generate(
@@ -69,35 +70,7 @@ class TransformersGenerate:
                 streamer=counter, do_sample=not sampling.greedy, **({} if sampling.greedy else drawing),
                 **self.settings,
             )  # fmt: skip
-        return Generation(text[0, prompt.shape[1] :].tolist(), [n - 1 for n in counter.sizes[2:]])
-
-
-class _Counter(BaseStreamer):
-    """Counts what `generate` streams: first the prompt, then the tokens of each target forward."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def put(self, value: Tensor) -> None:
-        self.sizes.append(value.numel())
-
-    def end(self) -> None:
-        """Nothing is buffered."""
-
-
-def prompt_lookup(target: Target, tokens: int = 10, ngram: int = 2) -> TransformersGenerate:
-    """Prompt lookup: drafts the tokens that followed the last n-gram where it stood before, as many as `tokens`."""
-    return TransformersGenerate(target, dict(prompt_lookup_num_tokens=tokens, max_matching_ngram_size=ngram))
-
-
-def assisted(target: Target, assistant: LlamaForCausalLM) -> TransformersGenerate:
-    """Assisted generation: a small language model drafts a chain. Raises TargetMismatch for another vocabulary.
-
-    The assistant's generation_config says how long a chain is: num_assistant_tokens, assistant_confidence_threshold.
-    """
-    if assistant.config.vocab_size != target.vocab_size:
-        raise TargetMismatch(f"expected {target.vocab_size} tokens, the target's, found {assistant.config.vocab_size}.")
-    return TransformersGenerate(target, dict(assistant_model=assistant))
+        return Generation(text[0, prompt.shape[1] :].tolist(), [n - 1 for n in sizes[2:]])
 
 
 def new_assistant(target: Target, seed: int = 0) -> LlamaForCausalLM:
@@ -235,41 +208,12 @@ def plan_tree(shape: Sequence[tuple[int, ...]], device: torch.device | str = "cp
     parents = {path[:-1] for path in shape}
     paths = [(), *sorted(shape, key=lambda path: (len(path), path not in parents, path))]
     place = {path: i for i, path in enumerate(paths)}
-    rank = torch.tensor([path[-1] if path else 0 for path in paths], device=device)
-    parent = torch.tensor([place[path[:-1]] for path in paths], device=device)
-    depth = [len(path) for path in paths]
-    starts = [depth.index(d) for d in range(1, depth[-1] + 1)] + [len(paths)]
+    nodes = [(path[-1] if path else 0, place[path[:-1]], len(path)) for path in paths]
+    rank, parent, depth = torch.tensor(nodes, device=device).T  # (N,) each
+    starts, levels = depth.bincount().cumsum(0).tolist(), int(depth[-1])
     by_level = tuple((a, a + sum(path in parents for path in paths[a:b]), b) for a, b in pairwise(starts))
-    above = ancestors(parent, depth[-1])  # (N, N)
-    return TreePlan(rank, parent, torch.tensor(depth, device=device), above, by_level, depth[-1], len(paths),
-                    int(rank.max()) + 1)  # fmt: skip
-
-
-@torch.no_grad()
-def grow_static_tree(draft: Draft, features: Float[Tensor, "1 seq hidden"], token_ids: Int[Tensor, "1 seq_plus_1"],
-                     plan: TreePlan, cache: KVCache) -> DraftTree:  # fmt: skip
-    """The draft tree of a fixed shape, one forward per level; the other arguments are those of `tree.grow_tree`."""
-    out = draft(features, token_ids[:, 1:], cache=cache)
-    prefix, device = cache.length, token_ids.device
-    u, g = out.logit_feature[0, -1:], out.aligned_feature[:, -1:]  # (1, D), (1, 1, D): the root's row
-    tokens, log_qs = [token_ids[0, -1:]], [at_least_float32(u.new_zeros(1))]
-    visible = torch.empty(1, 0, dtype=torch.bool, device=device)  # (rows, entries): what of the tree each row sees
-    above = 0  # the node of the last forward's first row
-    for step, (start, middle, end) in enumerate(plan.by_level):
-        log_q, guess = top_children(draft, u, plan.ranks)  # (rows, D) -> two of (rows, ranks)
-        where = plan.parent[start:end] - above, plan.rank[start:end]
-        tokens.append(guess[where])
-        log_qs.append(log_q[where])
-        if middle == start:  # no node of this level has children
-            break
-        row, n, above = where[0][: middle - start], middle - start, start
-        visible = torch.cat((visible[row], torch.eye(n, dtype=torch.bool, device=device)), dim=1)
-        mask = F.pad(visible, (prefix, 0), value=True)[None, None]  # and all of the prefix
-        positions = torch.full((1, n), prefix + step, device=device)
-        out = draft(g[:, row], tokens[-1][None, :n], mask, positions=positions, cache=cache)
-        u, g = out.logit_feature[0], out.aligned_feature
-    cache.truncate(prefix)  # the tree's own entries stand on guessed features
-    return plan.tree(torch.cat(tokens), torch.cat(log_qs))
+    above = ancestors(parent, levels)  # (N, N)
+    return TreePlan(rank, parent, depth, above, by_level, levels, len(paths), int(rank.max()) + 1)
 
 
 @dataclass(frozen=True)
@@ -279,8 +223,34 @@ class StaticTree(Grower):
     shape: TreePlan
 
     def start(self, longest: int) -> Grow:
-        cache = self.draft.new_cache(longest + self.shape.total_tokens)
-        return lambda features, token_ids: grow_static_tree(self.draft, features, token_ids, self.shape, cache)
+        return partial(self.grow, self.draft.new_cache(longest + self.shape.total_tokens))
+
+    @torch.no_grad()
+    def grow(self, cache: KVCache, features: Float[Tensor, "1 seq hidden"], token_ids: Int[Tensor, "1 seq_plus_1"]
+             ) -> DraftTree:  # fmt: skip
+        """One forward per level; the arguments are those of `tree.grow_tree`."""
+        draft, plan, device = self.draft, self.shape, token_ids.device
+        out = draft(features, token_ids[:, 1:], cache=cache)
+        prefix = cache.length
+        u, g = out.logit_feature[0, -1:], out.aligned_feature[:, -1:]  # (1, D), (1, 1, D): the root's row
+        tokens, log_qs = [token_ids[0, -1:]], [at_least_float32(u.new_zeros(1))]
+        visible = torch.empty(1, 0, dtype=torch.bool, device=device)  # (rows, entries): what of the tree each row sees
+        above = 0  # the node of the last forward's first row
+        for step, (start, middle, end) in enumerate(plan.by_level):
+            log_q, guess = top_children(draft, u, plan.ranks)  # (rows, D) -> two of (rows, ranks)
+            where = plan.parent[start:end] - above, plan.rank[start:end]
+            tokens.append(guess[where])
+            log_qs.append(log_q[where])
+            if middle == start:  # no node of this level has children
+                break
+            row, n, above = where[0][: middle - start], middle - start, start
+            visible = torch.cat((visible[row], torch.eye(n, dtype=torch.bool, device=device)), dim=1)
+            mask = F.pad(visible, (prefix, 0), value=True)[None, None]  # and all of the prefix
+            positions = torch.full((1, n), prefix + step, device=device)
+            out = draft(g[:, row], tokens[-1][None, :n], mask, positions=positions, cache=cache)
+            u, g = out.logit_feature[0], out.aligned_feature
+        cache.truncate(prefix)  # the tree's own entries stand on guessed features
+        return plan.tree(torch.cat(tokens), torch.cat(log_qs))
 
 
 @dataclass(frozen=True)
@@ -350,8 +320,10 @@ def rivals(
     )
     return {
         "generate": TransformersGenerate(target),
-        "prompt_lookup": prompt_lookup(target),
-        "assisted": assisted(target, assistant),
+        # drafted are the tokens that followed the last two where these stood before
+        "prompt_lookup": TransformersGenerate(target, dict(prompt_lookup_num_tokens=10, max_matching_ngram_size=2)),
+        # how long its chains are, the assistant's generation_config says
+        "assisted": TransformersGenerate(target, dict(assistant_model=assistant)),
         "medusa": Speculative(MedusaTree(medusa, product)),
         "eagle_static": Speculative(StaticTree(eagle, static)),
     }

@@ -202,21 +202,18 @@ def measure(target: Target, config: ShapeConfig, bandwidth: float) -> list[dict[
     return rows
 
 
-def predictions(times: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+def predictions(times: Sequence[Mapping[str, Any]], name: str) -> pd.DataFrame:
     """By draft and temperature: the tau from which it pays, and the speedup at a published tau beside the published."""
-    plain = {row["temperature"]: row["seconds"] for row in times if row["part"] == "plain step"}
-    noise = next(row["seconds"] for row in times if row["part"] == "noise")
-    rows = []
-    for row in times:
-        if row["part"] == "round":
-            draft, temperature, seconds = row["draft"], row["temperature"], row["seconds"]
-            each = noise if temperature else 0.0
-            rows.append({"draft": draft, "temperature": temperature, "pays_from_tau": seconds / plain[temperature]})
-            if (name, draft, temperature) in PUBLISHED:
-                speedup, tau = PUBLISHED[name, draft, temperature]
-                predicted = tau * (plain[temperature] + each) / (seconds + tau * each)
-                rows[-1] |= {"published_tau": tau, "predicted": predicted, "published": speedup}
-    return rows
+    times = pd.DataFrame(times).set_index("part")
+    plain = times.loc["plain step", ["temperature", "seconds"]].rename(columns={"seconds": "plain"})
+    known = [(*where, *values) for where, values in PUBLISHED.items()]
+    known = pd.DataFrame(known, columns=["shape", "draft", "temperature", "published", "published_tau"])
+    rows = times.loc["round", ["draft", "temperature", "seconds"]].assign(shape=name).merge(plain).merge(known, "left")
+    noise, tau = times.loc["noise", "seconds"] * (rows.temperature > 0), rows.published_tau
+    rows["pays_from_tau"] = rows.seconds / rows.plain
+    rows["predicted"] = tau * (rows.plain + noise) / (rows.seconds + tau * noise)
+    wanted = ["draft", "temperature", "pays_from_tau", "published_tau", "predicted", "published"]
+    return rows[wanted].dropna(axis=1, how="all")  # of some shapes nothing is published
 
 
 def results_table(results: Mapping[str, Any]) -> str:

@@ -8,11 +8,10 @@
     keep               the cache slots of the walk move to the front of the tree's slots
 
 These are the lines of the loop in `generate.py`. matplotlib draws, because its one drawing serves every use: PNG where
-no kernel runs, SVG on the screen (sharp, and a node tells its numbers under the pointer), frames of an animation.
-Nothing moves from stage to stage, and a node has the same number in tree, mask and cache: draw(round_view(...)).
+no kernel runs, and SVG on the screen (sharp, and a node tells its numbers under the pointer). Nothing moves from stage
+to stage, and a node has the same number in tree, mask and cache: draw(round_view(...)).
 """
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 
-from fspad_ref.tree import DraftTree
 from fspad_ref.viz.runs import Round, Run, Words
 from fspad_ref.viz.strips import visible
 from fspad_ref.viz.style import BLACK, BLUE, DARK, GREY, ORANGE, PALE, SKY, VERMILION, YELLOW, drawable, styled
@@ -93,16 +91,6 @@ class View:
             if box.number is not None:
                 rows.append([*(rows[self.boxes[box.up].number] if rows else []), box.number])
         return rows
-
-
-def tree_view(tree: DraftTree, words: Words = str, role: Sequence[str] = ()) -> View:
-    """A bare tree. role: keys of ROLES, one per node; by default the root and kept guesses."""
-    role = role or ("root", *["kept"] * (len(tree) - 1))
-    columns = (tree.token.tolist(), tree.parent.tolist(), tree.depth.tolist(), tree.score.exp().tolist(), role)
-    return View(tuple(
-        Box(words(token), up, depth, node, chance, name, f"path {probability(chance)}" if node else "")
-        for node, (token, up, depth, chance, name) in enumerate(zip(*columns, strict=True))
-    ))  # fmt: skip
 
 
 def stage_names(levels: int) -> list[str]:
@@ -341,16 +329,3 @@ def _cache(axes: Axes, view: View, step: int, top: float, width: float, selected
         for place, node in enumerate(view.path):
             end, start = ((first + (at + 0.5) * size, y) for at, y in ((place, top + 0.71), (node, top + 0.31)))
             axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": BLUE})
-
-
-def animate(run: Run, number: int, words: Words = str, seconds: float = 1.5) -> bytes:
-    """A whole round as an animated GIF, a frame per stage."""
-    from PIL import Image  # installed with matplotlib
-
-    frames, data = [], io.BytesIO()
-    for name in stage_names(run.settings.tree.levels):
-        frame = io.BytesIO()
-        draw(round_view(run, number, name, words), title=name).savefig(frame, format="png")
-        frames.append(Image.open(frame).convert("RGB").quantize(64, dither=Image.Dither.NONE))
-    frames[0].save(data, format="gif", save_all=True, append_images=frames[1:], duration=int(1000 * seconds), loop=0)
-    return data.getvalue()

@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from fspad_ref.data import prompt_ids
 from fspad_ref.errors import FspadError, InputError
 from fspad_ref.sampling import SamplingConfig
-from fspad_ref.teaching.broken import BROKEN, LOSSLESS, Place, animals
+from fspad_ref.teaching.broken import BROKEN, LOSSLESS, animals
 from fspad_ref.teaching.exercises import claim, small_png
 from fspad_ref.tree import TreeConfig
 from fspad_ref.viz import instruments
@@ -379,8 +379,8 @@ class CostPanel(Panel):
 class BrokenPanel(Panel):
     """A verification rule beside the lossless one: exact distributions, counts, p-values as runs are added."""
 
-    def __init__(self, place: Place | None = None):
-        self.place, self.seed = place or animals(), slider("seed", 0, 0, 50)
+    def __init__(self):
+        self.place, self.seed = animals(), slider("seed", 0, 0, 50)
         self.rule, self.runs = choice("rule", [*BROKEN, *LOSSLESS]), choice("runs", (200, 500, 1000, 2000, 5000, 10000))
         self.runs.value = 2000
         super().__init__([row(self.rule, self.runs, self.seed)])

@@ -9,7 +9,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,13 +22,12 @@ from fspad_ref.errors import ConfigError, FspadError
 from fspad_ref.generate import Chooser, Generation, autoregressive_generate, speculative_generate
 from fspad_ref.sampling import SamplingConfig, at_least_float32, choose, process_logits
 from fspad_ref.target import Target
-from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, expand, rerank
+from fspad_ref.tree import DraftTree, DynamicTree, Grow, TreeConfig, rerank
 from fspad_ref.verify import verify
 
 Words = Callable[[int], str]  # token id -> its text
 Stopped = Callable[[], bool]
 Progress = Callable[[str], object]
-MOST = 32  # runs are remembered
 
 
 class Cancelled(FspadError):
@@ -99,7 +98,7 @@ class Run:
 
 
 class Workbench:
-    """A target with its tokenizer, its drafts by name, questions, and the last runs. words: token id -> text."""
+    """A target with its tokenizer, its drafts by name, questions, and the runs so far. words: token id -> text."""
 
     def __init__(self, target: Target, drafts: Mapping[str, Draft], questions: Sequence[Question] = ()):
         self.target, self.drafts, self.questions = target, dict(drafts), tuple(questions)
@@ -114,15 +113,12 @@ class Workbench:
         Raises Cancelled soon after stopped() has become true, ConfigError for an unknown draft, and what
         `speculative_generate` raises for a prompt or a length that does not fit.
         """
-        if settings not in self.runs:
-            made = {settings: self._run(settings, functools.partial(_watch, stopped, progress))}
-            self.runs = dict(list(self.runs.items())[1 - MOST :]) | made
-        return self.runs[settings]
-
-    def _run(self, settings: Settings, watch: Callable) -> Run:
+        if settings in self.runs:
+            return self.runs[settings]
         if settings.draft not in self.drafts:
             raise ConfigError(f"expected one of the drafts {sorted(self.drafts)}, found {settings.draft!r}.")
         draft, target, few = self.drafts[settings.draft], self.target, min(4, settings.max_new_tokens)
+        watch = functools.partial(_watch, stopped, progress)
         text = {"input_ids": list(settings.prompt), "eos_token_id": target.tokenizer.eos_token_id,
                 "sampling": settings.sampling}  # fmt: skip
         if settings.draft not in self.warm:  # first calls pay for memory that later ones reuse: a few uncounted tokens
@@ -138,7 +134,9 @@ class Workbench:
         result, seconds = self._timed(speculative_generate, watched, recorder, on_round=on_round, **text)
         pairs = itertools.zip_longest(result.tokens, plain.tokens)
         parted = next((place for place, (one, other) in enumerate(pairs) if one != other), None)
-        return Run(settings, result, _rounds(settings, result, recorder), seconds, plain_seconds, parted)
+        rounds = _rounds(settings, result, recorder)
+        self.runs[settings] = Run(settings, result, rounds, seconds, plain_seconds, parted)
+        return self.runs[settings]
 
     def _timed(self, decode: Callable[..., Generation], *models: Any, **text: Any) -> tuple[Generation, float]:
         self.target.synchronize()
@@ -174,16 +172,15 @@ def distribution(logits: Tensor, sampling: SamplingConfig) -> Tensor:
 
 
 class Watched(Target):
-    """The target itself; it keeps what its passes over trees return: (cache slots before, features (N, D))."""
+    """The target itself; it keeps what its passes over trees return: features (N, D)."""
 
     def __init__(self, target: Target):
         self.__dict__ |= vars(target)
-        self.passes: list[tuple[int, Tensor]] = []
+        self.passes: list[Tensor] = []
 
     def tree_features(self, tokens, depth, ancestors, cache) -> Tensor:
-        prefix = cache.length
-        self.passes.append((prefix, super().tree_features(tokens, depth, ancestors, cache)))
-        return self.passes[-1][1]
+        self.passes.append(super().tree_features(tokens, depth, ancestors, cache))
+        return self.passes[-1]
 
 
 @dataclass(frozen=True)
@@ -194,17 +191,12 @@ class Recorder(DynamicTree):
     grown: list[tuple[tuple[Tensor, ...], DraftTree]] = field(default_factory=list)
 
     def start(self, longest: int) -> Grow:
-        draft, config = self.draft, self.shape
-        cache = draft.new_cache(longest + config.depth * config.top_k)
+        grow_all = DynamicTree(self.draft, replace(self.shape, total_tokens=self.shape.capacity)).start(longest)
 
-        @torch.no_grad()
         def grow(features: Tensor, token_ids: Tensor, *noise: Tensor) -> DraftTree:
-            # the lines of tree.grow_tree; the scored nodes are kept
-            out = draft(features, token_ids[:, 1:], cache=cache)
-            prefix = cache.length
-            scored = expand(draft, out.logit_feature[0, -1], out.aligned_feature[0, -1], config, cache, *noise)
-            cache.truncate(prefix)
-            self.grown.append((scored, rerank(token_ids[0, -1], *scored, config)))
+            every = grow_all(features, token_ids, *noise)  # a tree of all that is scored, from which reranking chooses
+            scored = every.token[1:], every.parent[1:], every.depth[1:], every.score[1:]
+            self.grown.append((scored, rerank(token_ids[0, -1], *scored, self.shape)))
             return self.grown[-1][1]
 
         return grow
@@ -216,7 +208,7 @@ def _rounds(settings: Settings, result: Generation, recorder: Recorder) -> list[
     target, levels = recorder.target, recorder.levels
     chooser, text = Chooser(settings.sampling, target), [*settings.prompt, *result.tokens[:1]]
     rounds, left = [], len(result.tokens) - 1
-    for (scored, tree), (prefix, features) in zip(recorder.grown, target.passes, strict=True):
+    for (scored, tree), features in zip(recorder.grown, target.passes, strict=True):
         logits = target.lm_head(features)  # (N, D) -> (N, V)
         drawn = chooser.every_node(logits, tree, torch.tensor([text], device=target.device), levels)  # (N,)
         path, _, tokens = verify(tree, drawn, levels).read()
@@ -224,6 +216,7 @@ def _rounds(settings: Settings, result: Generation, recorder: Recorder) -> list[
         q = (tree.score - tree.score[tree.parent]).exp()  # (N,)
         p[0] = 1.0
         columns = (column.tolist() for column in (q, p, drawn, path))
-        rounds.append(Round(prefix, scored, tree, features, *columns, tokens, min(len(tokens), left)))
+        # the root is not in the cache yet
+        rounds.append(Round(len(text) - 1, scored, tree, features, *columns, tokens, min(len(tokens), left)))
         text, left = text + tokens, left - rounds[-1].kept
     return rounds
