@@ -204,7 +204,7 @@ def test_texts_of_the_real_loop_have_the_exact_joint_distribution(honest):
 
 
 def test_so_have_texts_whose_trees_look_at_the_noise(honest):
-    """Enough runs for twice that total variation. They accept more, and test 6 does not hold for them."""
+    """Enough runs for twice that total variation. They accept more; test 6 need not hold for them."""
     looking = runs(math.ceil(len(honest) / 4), drafts=LOOKING)
     value = p_value_of_the_joint_distribution(looking)
     taken, blind = (sum(sum(accepted) for _, accepted in some) / len(some) for some in (looking, honest))
