@@ -178,8 +178,7 @@ def train(
     dialogues: `Dialogue`s, or (token ids, response mask) pairs; any lazy sequence will do.
     on_step: called with the record after every step, for a progress bar.
     evaluate: draft -> tau. The weights with the best tau are kept; without it, the last ones.
-    features_of: batch -> the target's features (B, T, D), such as stored ones, or a pair of them and the log_partition
-        of loss.py (B, T); by default the target computes them.
+    features_of: batch -> the target's features (B, T, D), or a pair of them and loss.py's log_partition (B, T).
     out: folder for the checkpoint, and at the end one folder per draft; None keeps everything in memory. With
         decay_steps, trunk.safetensors is the checkpoint from before the decay: a longer training can go on from it.
     resume: go on from the checkpoint in `out`, if there is one.
@@ -323,6 +322,7 @@ def load_checkpoint(file: Path, now: TrainRecord, models: dict, optimizers: dict
     rates = [[plan.learning_rate_at(step) for step in range(record.step)] for plan in plans]
     if rates[0] == rates[1] and record.step <= plans[1].steps:  # so far the same training, whatever its length
         keys = [key for key in keys if key not in ("steps", "decay", "decay_steps")]
+    record.config = new
     found = "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in keys)
     require(not keys, CheckpointError, f"the settings of {file}", f"others: {found}", "Use those, or another folder.")
 

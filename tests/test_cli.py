@@ -82,8 +82,8 @@ def test_check_names_what_is_missing(tmp_path, capsys: pytest.CaptureFixture) ->
     assert check.check(check.CheckConfig(data=tmp_path)) is False
     shown = capsys.readouterr().out
     assert f"torch {torch.__version__.partition('+')[0]}" in shown and f"processor: {check.arithmetic()}: " in shown
-    for fault in ("target: no config.json, model.safetensors. Run `python -m fspad_ref fetch`",
-                  "drafts/fspad: no config.json", "questions.jsonl: not there"):  # fmt: skip
+    for fault in ("target/config.json: not there. Run `python -m fspad_ref fetch`",
+                  "drafts/fspad/config.json: not there. Restore", "questions.jsonl: not there"):  # fmt: skip
         assert fault in shown
     saved(worded_target(), tmp_path)
     assert check.check(check.CheckConfig(data=tmp_path)) is True

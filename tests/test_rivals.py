@@ -55,13 +55,6 @@ def test_every_tree_gives_the_text_of_plain_decoding(target, sampling):
         assert cut.tokens == plain.tokens[: plain.tokens.index(eos) + 1]
 
 
-def test_a_tree_of_all_tokens_always_accepts_one(target):
-    plan = rivals.plan_tree(tuple((rank,) for rank in range(31)))
-    for sampling in SETTINGS[:2]:
-        for grower in (rivals.StaticTree(tiny_draft(target), plan), rivals.MedusaTree(random_medusa(target, 1), plan)):
-            assert Speculative(grower).decode(PROMPT, 21, sampling).accepted == [1] * 10
-
-
 @pytest.mark.parametrize("name", ["plain", "lookup", "twin"])
 def test_transformers_methods_count_forwards_of_the_target(target, name):
     settings, forwards = {"prompt_lookup_num_tokens": 5} if name == "lookup" else {}, []

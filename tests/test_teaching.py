@@ -31,14 +31,6 @@ def test_enumeration_finds_every_branch() -> None:
     assert distribution_of(until_tails) == {0: HALF, 1: QUARTER, 2: Fraction(1, 8), 3: Fraction(1, 8)}
 
 
-def test_enumeration_refuses_weights_that_are_not_probabilities() -> None:
-    for weights in ([HALF, QUARTER], [Fraction(3, 2), -HALF]):
-        with pytest.raises(InputError, match="sum to 1"):
-            distribution_of(lambda choose, weights=weights: choose(weights))
-    with pytest.raises(InputError, match="positive weight"):
-        normalised([0, 0])
-
-
 def test_the_p_value_is_the_chi_square_tail() -> None:
     g = 2 * sum(o * math.log(o / e) for o, e in ((40, 50), (35, 25), (25, 25)))
     assert g_test({0: 40, 1: 35, 2: 25}, UNEVEN) == pytest.approx(chi2.sf(g, 2), rel=1e-5)

@@ -63,7 +63,7 @@ def test_where_costs_are_constant_and_texts_known_the_prediction_is_the_measurem
     finalists = found.dropna(subset="measured")
     assert finalists.index.tolist() == [0, 1, 2]
     assert finalists["measured_tau"].tolist() == pytest.approx(finalists["tau"].tolist())
-    assert finalists["measured"].tolist() == pytest.approx(finalists["ideal"].tolist(), rel=0.01)
+    assert finalists["measured"].tolist() == pytest.approx(finalists["predicted"].tolist(), rel=0.01)
     fastest = found.loc[found["measured"].idxmax()]
     assert (best.top_k, best.depth, best.total_tokens) == tuple(fastest[["top_k", "depth", "total_tokens"]])
 

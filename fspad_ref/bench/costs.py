@@ -8,8 +8,7 @@
     t_verify(N)   the target's forward pass over the N nodes of a tree, and lm_head over all of them
     t_after(N)    reranking, drawing, verifying, the copy to the host, the cache
 
-The *ideal* speedup has neither t_after nor the choosing: the models alone. The formula is for rounds in the middle of a
-text; for a whole text the prefills of target and draft are counted too, as in a measured call.
+The formula is for rounds in the middle of a text; for a whole text the prefills of target and draft are counted too.
 
 Every term is timed as a job of its own, and all jobs take turns, so that a machine that slows down slows all of them
 alike. What is in caches and logits is made up: dense arithmetic takes its time whatever the numbers are.
@@ -17,7 +16,7 @@ alike. What is in caches and logits is made up: dense arithmetic takes its time 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,11 +67,6 @@ def predict_speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float) -
     # the draft's prefill takes the place of the first round's extension
     drafted = costs.prefill + costs.draft_prefill - costs.extension + rounds * a_round
     return (costs.prefill + (tokens - 1) * (costs.plain + costs.plain_rest)) / drafted
-
-
-def ideal_speedup(costs: Costs, tree: TreeConfig, tau: float, tokens: float) -> float:
-    """The same with neither loop doing anything besides the models."""
-    return predict_speedup(replace(costs, plain_rest=0.0, after=dict.fromkeys(costs.after, 0.0)), tree, tau, tokens)
 
 
 # ---- measuring ----

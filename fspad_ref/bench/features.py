@@ -3,9 +3,8 @@
     FOLDER/HASH.safetensors    features       (T, D) bfloat16
                                log_partition  (T,)   float32, log sum_V exp of the target's logits (loss.py)
 
-One file for each text, named by its tokens and by the target. A file that exists is whole, so any number of processes
-may fill the same folder, and a training that was interrupted finds what it had computed. For a text of 300 tokens of
-SmolLM2 it is 350 kB. bfloat16 rounds a feature by 0.4 %; the noise that training adds is larger.
+One file for each text (350 kB for 300 tokens of SmolLM2), named by its tokens and by the target; any number of
+processes may fill the same folder. bfloat16 rounds a feature by 0.4 %; the noise that training adds is larger.
 """
 
 import hashlib

@@ -14,8 +14,7 @@ its MLP widened until it has as many parameters as FSPAD.
     OUT/seed-S/steps-N/KIND/replay.csv     its replay, a row for every answer
     OUT/seed-S/steps-N/trunk.safetensors   the training before its learning rate went down: a longer one goes on here
 
-With several values of `steps` tau is measured against training. The learning rate stays up until the last fifth of a
-training, so the shorter ones are branches of the longest, and each is as good as if it had been planned at its length.
+The learning rate stays up until the last fifth of a training, so shorter ones are branches of the longest.
 
 A file that exists is a result that exists: an interrupted study goes on by the same call, and what is to be measured
 again, after a change of settings too, has to be deleted first.

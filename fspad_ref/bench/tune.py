@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from fspad_ref.bench.bench import Speculative, decode_questions, summarize
-from fspad_ref.bench.costs import Costs, ideal_speedup, measure_costs, predict_speedup
+from fspad_ref.bench.costs import Costs, measure_costs, predict_speedup
 from fspad_ref.bench.record import save_record
 from fspad_ref.bench.replay import Recording, kept_on_text, record, scored_everywhere
 from fspad_ref.bench.statistics import MEAN
@@ -88,8 +88,8 @@ def tune_tree(
 ) -> tuple[TreeConfig, pd.DataFrame, Costs]:
     """The four steps: the fastest tree, a table with a row for every tree, the best prediction first, and the costs.
 
-    Columns: the fields of TreeConfig; tau by replay; predicted and ideal speedup, prefill included; for finalists
-    measured, their speedup in the real loop on the other questions, its interval, and measured_tau.
+    Columns: the fields of TreeConfig; tau by replay; predicted speedup, prefill included; for finalists measured,
+    their speedup in the real loop on the other questions, its interval, and measured_tau.
 
     Raises InputError if all answers have a single token.
     """
@@ -105,8 +105,8 @@ def tune_tree(
         repetitions=config.repetitions,
     )  # fmt: skip
     candidates = pd.DataFrame([
-        asdict(tree) | {"tau": tau, "predicted": predict_speedup(costs, tree, tau, tokens),
-                        "ideal": ideal_speedup(costs, tree, tau, tokens)} for tree, tau in taus.items()
+        asdict(tree) | {"tau": tau, "predicted": predict_speedup(costs, tree, tau, tokens)}
+        for tree, tau in taus.items()
     ], index=list(map(str, taus))).sort_values("predicted", ascending=False)  # fmt: skip
 
     finalists = [tree for tree in taus if str(tree) in candidates.index[: config.finalists] or tree == TreeConfig()]

@@ -65,11 +65,9 @@ def arithmetic() -> str:
 
 def missing(data: Path) -> Iterator[str]:
     """One line for each thing that the demo needs and `data` does not have."""
-    for folder in ("target", *(f"drafts/{kind}" for kind in KINDS)):
-        absent = [name for name in MODEL_FILES if not (data / folder / name).is_file()]
-        if absent:
-            advice = "Run `python -m fspad_ref fetch`." if folder == "target" else "Get it from the repository again."
-            yield f"{folder}: no {', '.join(absent)}. {advice}"
-    for name in ("questions.jsonl", "dialogues.jsonl.gz"):
+    models = ("target", *(f"drafts/{kind}" for kind in KINDS))
+    wanted = [f"{folder}/{name}" for folder in models for name in MODEL_FILES]
+    for name in (*wanted, "questions.jsonl", "dialogues.jsonl.gz"):
         if not (data / name).is_file():
-            yield f"{name}: not there. Get it from the repository again."
+            fetched = name.startswith("target")
+            yield f"{name}: not there. {'Run `python -m fspad_ref fetch`' if fetched else 'Restore it from git'}."

@@ -3,8 +3,7 @@
 1. show one answer, with the tokens that the draft proposed marked
 2. train an EAGLE-2 draft and an FSPAD draft from scratch, on the same batches
 3. choose for each draft the tree that should decode fastest here, on held-out prompts
-4. decode questions of all tasks without a draft, with the two new drafts, and with two trained for longer
-5. print tau and speedup, draw them, write results.json
+4. decode questions of all tasks without a draft, with these two, and with two trained for longer; print, draw, save
 """
 
 import sys
@@ -63,7 +62,7 @@ class DemoConfig:
 
 
 def demo(config: DemoConfig) -> None:
-    """Run the five steps. Every number is measured now, on this machine."""
+    """Run the four steps. Every number is measured now, on this machine."""
     began = time.monotonic()
     dtype = arithmetic() if config.dtype == "auto" else config.dtype
     print(f"Arithmetic in {dtype}: {ARITHMETIC[dtype]}\n")
@@ -97,7 +96,7 @@ def demo(config: DemoConfig) -> None:
     for value, label in (("tau", "tau: tokens per forward pass"), ("speedup", "speedup over plain decoding")):
         bars(summary[summary.method != PLAIN], value, label).savefig(config.out / f"{value}.png")
     draw_training(training).savefig(config.out / "training.png")
-    print(f"\n5. Figures and results.json are in {config.out}. Done in {(time.monotonic() - began) / 60:.1f} minutes.")
+    print(f"\nFigures and results.json are in {config.out}. Done in {(time.monotonic() - began) / 60:.1f} minutes.")
 
 
 def show_answer(target: Target, draft: Draft, question: str, tree: TreeConfig) -> None:
@@ -151,8 +150,8 @@ def verdict(summary: pd.DataFrame) -> str:
         compared = f"{abs(gain):.1%} {'above' if gain > 0 else 'below'} EAGLE-2's"
         lines.append(f"T={temperature:g}: FSPAD's mean tau is {compared}. In plain steps, a round costs about")
         for name, tau, speedup in at.loc[at.index != PLAIN, ["tau", "speedup"]].itertuples():
-            pays = "times plain decoding's speed" if speedup > 1 else "of plain decoding's speed: it does not pay"
-            lines.append(f"  {tau / speedup:.2f} with {name}, and gives {tau:.2f} tokens: {speedup:.2f} {pays}")
+            pays = f"speedup {speedup:.2f}{'' if speedup > 1 else ': it does not pay'}"
+            lines.append(f"  {tau / speedup:.2f} with {name}, and gives {tau:.2f} tokens: {pays}")
     drafted = means[means.method != PLAIN]
     same = f"{drafted.identical.sum()} of {drafted.answers.sum()}"
     return "\n".join([*lines, f"With a draft the text is that of plain decoding in {same} answers."])

@@ -117,10 +117,7 @@ def answering(target: Target, dialogue: Dialogue, sampling: SamplingConfig, limi
 
 
 def acceptance_on(target: Target, prompts: Sequence[list[int]], max_new_tokens: int = 64) -> Callable[[Draft], float]:
-    """An evaluation draft -> tau: tokens per round on the target's greedy answers, with EAGLE-2's default tree.
-
-    The target answers once; then drafts are replayed over its answers (bench/replay.py).
-    """
+    """An evaluation draft -> tau with EAGLE-2's default tree, by replay over greedy answers of the target."""
     room = target.max_positions - max_new_tokens - TreeConfig().levels - 1
     prompts = [prompt for prompt in prompts if len(prompt) <= room]
     eos = getattr(target.tokenizer, "eos_token_id", None)

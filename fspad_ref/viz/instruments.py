@@ -40,15 +40,11 @@ def node_distribution(target: Target, one: Round, node: int, sampling: SamplingC
     return found.sort_values("at_one", ascending=False, ignore_index=True)
 
 
-def expected_acceptance(found: DataFrame) -> float:
-    """The probability that the walk continues from the node: the sum of p over the proposed tokens."""
-    return float(found.p[found.q.notna()].sum())
-
-
 def acceptance_curve(target: Target, one: Round, node: int, top_p: float) -> Points:
-    """(temperature, expected acceptance at `node`), for temperatures from 0 to 2."""
+    """(temperature, probability that the walk goes on from `node`: its children's p), temperatures from 0 to 2."""
     samplings = [SamplingConfig(step / 10, top_p) for step in range(21)]
-    return [(s.temperature, expected_acceptance(node_distribution(target, one, node, s))) for s in samplings]
+    found = [(s.temperature, node_distribution(target, one, node, s)) for s in samplings]
+    return [(temperature, float(at.p[at.q.notna()].sum())) for temperature, at in found]
 
 
 @styled
@@ -58,7 +54,8 @@ def temperature_picture(
     """p at a node; the expected acceptance there over temperature; tau over temperature by method, where known."""
     figure = Figure(figsize=(11.4 if taus else 8.8, 3.6), layout="constrained")
     left, middle, *right = figure.subplots(1, 2 + bool(taus))
-    proposed, expected = found.q.notna(), expected_acceptance(found)
+    proposed = found.q.notna()
+    expected = float(found.p[proposed].sum())
     for mine, fill, hatch, label in ((proposed, SKY, "", "p, proposed"), (~proposed, ORANGE, "//", "p, not proposed")):
         left.barh(found.index[mine], found.p[mine], 0.75, color=fill, hatch=hatch, edgecolor="white", label=label)
     left.plot(found.q, found.index, "D", markersize=4, color=BLUE, label="q, the draft's")
