@@ -91,7 +91,7 @@ def test_stop_strings_end_the_text_where_generate_ends_it(target):
 
 def test_settings_that_cannot_be_honoured_are_refused_by_name(target):
     for settings, named in (
-        (dict(streamer=hf.generation.BaseStreamer()), "streamer= .use on_round"),
+        (dict(streamer=hf.TextStreamer(target.tokenizer, skip_prompt=True)), "streamer= .use on_round"),
         (dict(assistant_model=tiny_target(seed=3).model), "assistant_model= .the draft takes its place"),
         (dict(num_beams=2), "num_beams=2"),
         (dict(num_return_sequences=2, do_sample=True), "num_return_sequences=2"),
