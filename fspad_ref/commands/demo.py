@@ -49,15 +49,15 @@ class DemoConfig:
     """Train two drafts, decode with and without them, print tau and speedup, draw figures."""
 
     data: Path = Path("data")  # folder of the target, its drafts, dialogues and questions
-    dialogues: int = 270  # to train on, the first ones; about 70,000 tokens
+    dialogues: int = 200  # to train on, the first ones; about 45,000 tokens
     vocabulary: int = 4096  # tokens that the new drafts may propose, those that answers hold most often
     per_task: int = 1  # questions per task
-    max_new_tokens: int = 48  # longest answer
+    max_new_tokens: int = 32  # longest answer
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
     tree: TreeConfig = TreeConfig(top_k=4, depth=3, total_tokens=12)  # for the first answer, and tau during training
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of weights and arithmetic; auto: what suits the processor
-    training: TrainConfig = TrainConfig(steps=240, tokens_per_batch=1024, learning_rate=2e-3, warmup_steps=20,
-                                        evaluate_every=80, checkpoint_every=0, seed=1)  # fmt: skip
+    training: TrainConfig = TrainConfig(steps=180, tokens_per_batch=1024, learning_rate=2e-3, warmup_steps=20,
+                                        evaluate_every=60, checkpoint_every=0, seed=1)  # fmt: skip
     out: Path = Path("out")  # where figures and results.json go
 
 
