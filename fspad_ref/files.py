@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def save_atomic(path: str | Path, writer: Callable[[Path], Any], durable: bool = True) -> None:
     """Let `writer` write a file beside `path`, force it to the disk, and rename it to `path`.
 
-    durable: False does not force it (some 0.2 s): for what a power cut may lose, since it can be computed again.
+    durable: False does not force it, which is faster: for what can be computed again after a power cut.
     Raises SaveError, which is an OSError too, if the system refuses; the partial file is removed.
     """
     path = Path(path).absolute()

@@ -171,7 +171,7 @@ def train(
     target: Target, drafts: Mapping[str, Draft], dialogues: Sequence[Dialogue | Encoded], config: TrainConfig,
     on_step: Callable[[TrainRecord], None] | None = None, *, evaluate: Callable[[Draft], float] | None = None,
     features_of: Callable[[Batch], Any] | None = None, out: str | Path | None = None, resume: bool = False,
-    accelerator: Accelerator | None = None,
+    start: str | Path | None = None, accelerator: Accelerator | None = None,
 ) -> TrainRecord:  # fmt: skip
     """Train several drafts on the same batches, features and noise.
 
@@ -180,8 +180,9 @@ def train(
     evaluate: draft -> tau. The weights with the best tau are kept; without it, the last ones.
     features_of: batch -> the target's features (B, T, D), or a pair of them and loss.py's log_partition (B, T).
     out: folder for the checkpoint, and at the end one folder per draft; None keeps everything in memory. With
-        decay_steps, trunk.safetensors is the checkpoint from before the decay: a longer training can go on from it.
+        decay_steps, trunk.safetensors is the checkpoint from before the decay.
     resume: go on from the checkpoint in `out`, if there is one.
+    start: the trunk.safetensors of a shorter training, to go on from until `out` has a checkpoint.
     accelerator: of the processes that share the training, made with device_placement=False; default: accelerate's own.
 
     Raises NonFiniteLoss (nothing of that step is applied), CheckpointError for a checkpoint of another training,
@@ -210,9 +211,10 @@ def train(
     settings |= {**asdict(config), "dialogues": len(dialogues), "data_hash": hashlib.sha256(some).hexdigest()[:16]}
     record = TrainRecord(json.loads(json.dumps(settings)), *({name: [] for name in drafts} for _ in range(5)))
     file = Path(out) / "checkpoint.safetensors" if out else None
-    if file and file.exists():
-        require(resume, CheckpointError, f"no {file} yet", "one", "Resume it, or choose another folder.")
-        record, best = load_checkpoint(file, record, models, optimizers)
+    begun = file if file and file.exists() else start and Path(start)
+    if begun:
+        require(resume or start, CheckpointError, f"no {file} yet", "one", "Resume it, or choose another folder.")
+        record, best = load_checkpoint(begun, record, models, optimizers)
     saved, longest = record.step, min(config.max_length, target.max_positions)
     data = batches(dialogues, target.tokenizer, config.tokens_per_batch, longest, target.vocab_size, config.seed,
                    start=record.step * per_step)  # fmt: skip

@@ -90,9 +90,8 @@ class TreeConfig:
 class DraftTree:
     """N nodes, root first and parents before children.
 
-    token (N,); parent (N,) with parent[0] = 0; depth (N,), root 0; score (N,), sum of log q along the path, root 0
-    (of what the noise makes of log q, if the tree looks at it);
-    ancestors (N, N), True where column is row itself or above it: the attention mask of verification.
+    token (N,); parent (N,) with parent[0] = 0; depth (N,), root 0; score (N,), root 0, the path's sum of log q, or
+    of what the noise makes of it; ancestors (N, N), True where column is row itself or above it: verification's mask.
     """
 
     token: Int[Tensor, "nodes"]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
@@ -180,16 +179,17 @@ def test_a_longer_training_goes_on_from_before_the_decay(target, dialogues, tmp_
     short = replace(QUICK, decay_steps=2, evaluate_every=0, checkpoint_every=0)
     long, straight, branched = replace(short, steps=9, decay_steps=3), tiny_draft(target), tiny_draft(target, 9)
     train(target, {"d": tiny_draft(target)}, dialogues, short, out=tmp_path / "short")
-    begun = tmp_path / "long" / "checkpoint.safetensors"
+    trunk, out = tmp_path / "trunk.safetensors", tmp_path / "long"
     tensors = load_tensors(tmp_path / "short" / "trunk.safetensors")
     written = bytes(tensors["record"].tolist()).replace(b'"steps_ahead": 1, ', b"")  # by a version without this setting
-    save_tensors(begun, tensors | {"record": torch.tensor(list(written), dtype=torch.uint8)})
-    train(target, {"d": branched}, dialogues, long, out=begun.parent, resume=True)
+    save_tensors(trunk, tensors | {"record": torch.tensor(list(written), dtype=torch.uint8)})
+    first = train(target, {"d": branched}, dialogues, long, out=out, start=trunk)
     train(target, {"d": straight}, dialogues, long)
-    assert same(straight, branched)
-    shutil.copy(tmp_path / "short" / "checkpoint.safetensors", begun)  # its learning rate has gone down already
+    again = train(target, {"d": tiny_draft(target)}, dialogues, long, out=out, start=trunk)  # its own checkpoint counts
+    assert same(straight, branched) and first.config["steps"] == 9 and again == first
     with pytest.raises(CheckpointError, match="decay_steps was 2 and is now 3; steps was 6 and is now 9"):
-        train(target, {"d": branched}, dialogues, long, out=begun.parent, resume=True)
+        ended = tmp_path / "short" / "checkpoint.safetensors"  # its learning rate has gone down already
+        train(target, {"d": branched}, dialogues, long, start=ended)
 
 
 def test_another_training_is_not_resumed_and_each_difference_is_named(target, dialogues, tmp_path):

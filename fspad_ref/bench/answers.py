@@ -108,17 +108,18 @@ class _Batch:
             self.cache.held[slot] += 1
         full = [i for i, slot in enumerate(rows) if not self.feed[slot]]  # all of their text has been fed
         logits = at_least_float32(self.target.lm_head(features[full]))  # (full, V)
-        return {rows[i]: self._draw(row[None], rows[i]) for i, row in zip(full, logits, strict=True)}
+        drawn = [self._draw(row[None], rows[i]) for i, row in zip(full, logits, strict=True)]  # (1,) each
+        tokens = torch.cat(drawn).tolist() if drawn else []  # one copy to the host
+        require(-1 not in tokens, InputError, "finite logits", "NaN or only impossible tokens", "Check the weights.")
+        return {rows[i]: token for i, token in zip(full, tokens, strict=True)}
 
-    def _draw(self, logits: Float[Tensor, "1 vocab"], slot: int) -> int:
+    def _draw(self, logits: Float[Tensor, "1 vocab"], slot: int) -> Int[Tensor, "1"]:
         """The next token of a slot, by its own settings, seed and position."""
         config, noise = self.sampling[slot], None
         if not config.greedy:
             uniform = position_uniforms(config.seed, [self.cache.held[slot]], logits.shape[1])
             noise = gumbel(uniform).to(logits.device)  # (1, V)
-        token = int(choose(process_logits(logits, config), noise))
-        require(token >= 0, InputError, "finite logits", "NaN or only impossible tokens", "Check the weights.")
-        return token
+        return choose(process_logits(logits, config), noise)
 
 
 class SlotCache(KVCache):

@@ -4,7 +4,7 @@
                                log_partition  (T,)   float32, log sum_V exp of the target's logits (loss.py)
 
 One file for each text (350 kB for 300 tokens of SmolLM2), named by its tokens and by the target; any number of
-processes may fill the same folder. bfloat16 rounds a feature by 0.4 %; the noise that training adds is larger.
+processes may fill the same folder. A target in bfloat16 has its features in it anyway.
 """
 
 import hashlib

@@ -20,6 +20,7 @@ cache, and the outputs at every root. From there the trees of R roots are grown 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,12 @@ def replay_many(
             going = root < texts.last[number]  # a token is left to draft
             number, root, cache.kv = number[going], root[going], cache.kv[:, :, going]
     return accepted
+
+
+def replayed_tau(draft: Draft, recordings: Sequence[Recording], tree: TreeConfig) -> float:
+    """tau over all recordings: tokens per round, the first token of each answer aside."""
+    rounds = replay_many(draft, recordings, tree, progress=partial(tqdm, disable=True))
+    return sum(len(one.tokens) - 1 for one in recordings) / max(1, sum(map(len, rounds)))
 
 
 @torch.no_grad()

@@ -111,7 +111,7 @@ def spread(rows: pd.DataFrame, name: str, index: str | Sequence[str] = "method",
 
     def cell(row: pd.Series) -> str:
         value, low, high = (form.format(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
-        return f"{value} [{low}, {high}]" if row["task"] == MEAN else value
+        return f"{value} [{low}, {high}]" if row["task"] == MEAN and pd.notna(row[f"{name}_low"]) else value
 
     tables = []
     for temperature, at in rows.assign(cell=rows.apply(cell, axis=1)).groupby("temperature", sort=False):

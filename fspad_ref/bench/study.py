@@ -39,7 +39,6 @@ from fspad_ref.bench.statistics import MEAN, differences, spread, taus
 from fspad_ref.data import CATEGORIES, Dialogue, Encoded, Question, frequent_tokens, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError
-from fspad_ref.files import load_tensors, save_tensors
 from fspad_ref.target import Target
 from fspad_ref.train import Kind, TrainConfig, new_draft, train
 from fspad_ref.tree import TreeConfig
@@ -102,11 +101,12 @@ def study(
                         seed=config.noise_seed, batch=config.batch, folder=config.out / "recordings",
                         progress=progress)  # fmt: skip
     features, tables = StoredFeatures(target, config.features or config.out / "features"), []
+    words = frequent_tokens(target.tokenizer, dialogues, config.vocabulary) if config.vocabulary else None
     for seed in range(config.seeds):
         trunk = None
         for steps in config.steps:
             folder = config.out / f"seed-{seed}" / f"steps-{steps}"
-            train_missing(target, dialogues, config, seed, steps, folder, trunk, features, progress)
+            train_missing(target, dialogues, config, seed, steps, folder, words, trunk, features, progress)
             trunk = folder / "trunk.safetensors"
             for kind in config.kinds:
                 file = folder / kind / "replay.csv"
@@ -122,26 +122,25 @@ def study(
 
 def train_missing(
     target: Target, dialogues: Sequence[Dialogue | Encoded], config: StudyConfig, seed: int, steps: int, folder: Path,
-    trunk: Path | None = None, features: StoredFeatures | None = None, progress: Progress = tqdm,
+    words: tuple[int, ...] | None = None, trunk: Path | None = None, features: StoredFeatures | None = None,
+    progress: Progress = tqdm,
 ) -> None:  # fmt: skip
     """Train the kinds that `folder` lacks, together; an interrupted training goes on from its checkpoint, and a new one
     from the `trunk` of a shorter one, if that holds the same kinds.
 
-    Only the weights of the kinds differ, and each comes out as if it had been trained alone. So a kind that is asked
-    for later is paired with the others all the same.
+    words: the drafts' vocabulary. Only the weights of the kinds differ, and each comes out as if it had been trained
+    alone. So a kind that is asked for later is paired with the others all the same.
     """
     rest = [kind for kind in config.kinds if not (folder / kind / "training.json").exists()]
     if rest:
         lengths = {"steps": steps, "decay_steps": max(1, steps // 5)}
         training = replace(config.training, seed=config.training.seed + seed, **lengths)
-        words = frequent_tokens(target.tokenizer, dialogues, config.vocabulary) if config.vocabulary else None
         drafts = {kind: new_draft(kind, target, training.seed, words, config.width) for kind in rest}
         under_way = folder / "training"
-        if rest == [*config.kinds] and trunk and trunk.exists() and not (under_way / "checkpoint.safetensors").exists():
-            save_tensors(under_way / "checkpoint.safetensors", load_tensors(trunk))
+        start = trunk if rest == [*config.kinds] and trunk and trunk.exists() else None
         with progress(total=steps, desc=f"train seed {seed}: {', '.join(rest)}", unit="step") as bar:
             train(target, drafts, dialogues, training, lambda now: bar.update(now.step - bar.n), features_of=features,
-                  out=under_way, resume=True)  # fmt: skip
+                  out=under_way, resume=True, start=start)  # fmt: skip
         for kind in rest:
             os.replace(under_way / kind, folder / kind)
         if rest == [*config.kinds]:

@@ -1,4 +1,4 @@
-"""`python -m fspad_ref demo`: from a prompt to a plot with a real chat model, within seven minutes on two cores.
+"""`python -m fspad_ref demo`: from a prompt to a plot with a real chat model, in seven to eight minutes on two cores.
 
 1. show one answer, with the tokens that the draft proposed marked
 2. train an EAGLE-2 draft and an FSPAD draft from scratch, on the same batches
@@ -23,7 +23,7 @@ from fspad_ref.bench.bench import PLAIN, Speculative, choose_questions, decode_q
 from fspad_ref.bench.costs import measure_costs, predict_speedup
 from fspad_ref.bench.features import StoredFeatures
 from fspad_ref.bench.record import save_record
-from fspad_ref.bench.replay import Recording, record
+from fspad_ref.bench.replay import Recording, record, replayed_tau
 from fspad_ref.bench.tune import TuneConfig, replayed_taus
 from fspad_ref.commands.check import ARITHMETIC, arithmetic
 from fspad_ref.commands.generate import print_marked
@@ -82,15 +82,16 @@ def demo(config: DemoConfig) -> None:
     new, training = train_two(target, dialogues[:-HELD_OUT], held_out, config)
 
     print("\n3. Choose a tree for each draft, by tau on held-out prompts and by what a round costs here.\n")
-    methods = {name: Speculative(draft, best_tree(draft, held_out)) for name, draft in (new | built_in).items()}
-    print("\n".join(f"{name:15}{method.tree}" for name, method in methods.items()))
+    trees = {name: best_tree(draft, held_out) for name, draft in (new | built_in).items()}
+    methods = {name: Speculative(draft, trees[name]) for name, draft in (new | built_in).items()}
+    for name, tree in trees.items():
+        print(f"{name:15}top_k {tree.top_k}, depth {tree.depth}, total_tokens {tree.total_tokens}")
 
     print("\n4. Decode questions of all tasks, without and with drafts.\n")
     summary = summarize(decode_questions(target, methods, questions, temperatures=config.temperatures,
                                          max_new_tokens=config.max_new_tokens))  # fmt: skip
     print(f"{table(summary)}\n\n{verdict(summary)}")
 
-    trees = {name: method.tree for name, method in methods.items()}
     results = {"dtype": dtype, "trees": trees, "summary": summary, "loss": training.loss, "tau": training.tau}
     save_record(config.out / "results.json", results)
     for value, label in (("tau", "tau: tokens per forward pass"), ("speedup", "speedup over plain decoding")):
@@ -118,14 +119,14 @@ def train_two(
 ) -> tuple[dict[str, Draft], TrainRecord]:
     """An EAGLE-2 and an FSPAD draft after a short training, and its record."""
     texts = [encode(one, target.tokenizer) for one in dialogues[: config.dialogues]]
-    words, tree = frequent_tokens(target.tokenizer, texts, config.vocabulary), config.tree
+    words = frequent_tokens(target.tokenizer, texts, config.vocabulary)
     drafts = {f"{name} (live)": new_draft(kind, target, config.training.seed, words) for name, kind in DRAFTS.items()}
     with tempfile.TemporaryDirectory() as folder:
         features = StoredFeatures(target, Path(folder))
         print(f"{sum(len(ids) for ids, _ in texts):,} tokens of {len(texts)} dialogues")
         with tqdm(total=config.training.steps, desc="train", unit="step") as bar:
             found = train(target, drafts, texts, config.training, progress(bar), features_of=features,
-                          evaluate=lambda draft: replayed_taus(draft, held_out, [tree], quiet)[tree])  # fmt: skip
+                          evaluate=partial(replayed_tau, recordings=held_out, tree=config.tree))  # fmt: skip
     return drafts, found
 
 

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 
 from fspad_ref.bench.answers import Job, answer, answers, run_jobs
 from fspad_ref.bench.features import StoredFeatures
-from fspad_ref.bench.replay import Recording, replay_many, text_features
+from fspad_ref.bench.replay import Recording, replayed_tau, text_features
 from fspad_ref.data import Dialogue, Encoded, frequent_tokens, prompt_ids, read_dialogues
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, require
-from fspad_ref.files import load_json, load_tensors, save_json, save_tensors
+from fspad_ref.files import load_json, save_json
 from fspad_ref.generate import autoregressive_generate
 from fspad_ref.sampling import SamplingConfig
 from fspad_ref.target import Target
@@ -64,13 +64,11 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
     words = frequent_tokens(target.tokenizer, texts, config.vocabulary) if config.vocabulary else None
     drafts = {kind: new_draft(kind, target, config.training.seed, words, config.width) for kind in config.kinds}
     tau = acceptance_on(target, prompts) if prompts else None
-    checkpoint, stored = config.out / "checkpoint.safetensors", config.features
-    if config.start and not checkpoint.exists():
-        save_tensors(checkpoint, load_tensors(config.start))
+    stored = config.features and StoredFeatures(target, config.features)
     with tqdm(total=config.training.steps, unit="step", disable=not accelerator.is_main_process) as bar:
         record = train(target, drafts, texts, config.training, progress(bar), evaluate=tau, out=config.out,
-                       features_of=stored and StoredFeatures(target, stored), accelerator=accelerator,
-                       resume=config.resume or config.start is not None)  # fmt: skip
+                       features_of=stored, resume=config.resume, start=config.start,
+                       accelerator=accelerator)  # fmt: skip
     for kind, (step, tau) in record.best.items() if prompts else ():
         accelerator.print(f"{kind:10}  tau {tau:.2f} on {len(prompts)} prompts after step {step}: {config.out / kind}")
     accelerator.end_training()
@@ -120,20 +118,14 @@ def acceptance_on(target: Target, prompts: Sequence[list[int]], max_new_tokens: 
     """An evaluation draft -> tau with EAGLE-2's default tree, by replay over greedy answers of the target."""
     room = target.max_positions - max_new_tokens - TreeConfig().levels - 1
     prompts = [prompt for prompt in prompts if len(prompt) <= room]
-    eos = getattr(target.tokenizer, "eos_token_id", None)
-    if target.devices:
-        texts = [autoregressive_generate(target, one, max_new_tokens=max_new_tokens, eos_token_id=eos).tokens
-                 for one in prompts]  # fmt: skip
+    limits = {"max_new_tokens": max_new_tokens, "eos_token_id": getattr(target.tokenizer, "eos_token_id", None)}
+    if target.devices:  # answers() wants the target on one device
+        texts = [autoregressive_generate(target, one, **limits).tokens for one in prompts]
     else:
-        texts = answers(target, prompts, SamplingConfig(), max_new_tokens, eos)
+        texts = answers(target, prompts, SamplingConfig(), **limits)
     recordings = [Recording(number, "", 0, 0.0, 0, prompt, tokens, text_features(target, prompt + tokens))
                   for number, (prompt, tokens) in enumerate(zip(prompts, texts, strict=True))]  # fmt: skip
-
-    def tau(draft: Draft) -> float:
-        rounds = replay_many(draft, recordings, TreeConfig(), progress=partial(tqdm, disable=True))
-        return sum(len(text) - 1 for text in texts) / max(1, sum(map(len, rounds)))
-
-    return tau
+    return partial(replayed_tau, recordings=recordings, tree=TreeConfig())
 
 
 def progress(bar: tqdm) -> Callable[[TrainRecord], None]:
