@@ -89,6 +89,18 @@ def test_kinds_are_compared_with_the_baseline_and_at_equal_size(answers, target)
     assert abs(size["eagle_wide"] - size["fspad"]) <= target.config.hidden_size < size["fspad"] - size["eagle"]
 
 
+def test_given_drafts_are_replayed_with_and_without_the_noise(answers, target, config, tmp_path):
+    shutil.copytree(config.out / "recordings", tmp_path / "recordings")
+    folders = tuple(str(config.out / "seed-1" / "steps-4" / kind) for kind in ("eagle", "fspad"))
+    given = dataclasses.replace(config, out=tmp_path, drafts=folders, noise_weights=(0.0, 1.0), noise_scales=(0.5,))
+    found = study(target, [], QUESTIONS, given, quiet)
+    mine = answers.query("method == 'fspad' and seed == 1 and steps == 4")
+    assert found[found["method"] == "fspad"]["rounds"].tolist() == mine["rounds"].tolist()
+    noisy = found[found["method"] == "fspad noise 1 scale 0.5"]
+    assert (noisy["temperature"] == 1).all() and noisy["rounds"].sum() < mine.query("temperature == 1")["rounds"].sum()
+    assert "gain, T=1" in report(found)
+
+
 def test_what_is_finished_is_not_done_again(answers, target, dialogues, config, monkeypatch):
     for name in ("train", "replay_many"):
         monkeypatch.setattr(module, name, None)  # a call would fail
@@ -139,7 +151,7 @@ def test_stored_features_are_the_targets(target, tmp_path, monkeypatch):
     assert again.shape == (2, 7, 24) and torch.equal(again[:, :5][real], features[real]) and sums[1, 3:].sum() == 0
 
 
-@pytest.mark.parametrize("settings", [dict(kinds=("fspad",)), dict(seeds=0), dict(temperatures=())])
+@pytest.mark.parametrize("settings", [dict(kinds=("fs", "fs")), dict(seeds=0), dict(temperatures=())])
 def test_studies_that_cannot_compare_are_refused(settings):
     with pytest.raises(ConfigError, match="kinds to compare"):
         StudyConfig(**settings)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from fspad_ref import Draft, Target, autoregressive_generate
 from fspad_ref.__main__ import main
 from fspad_ref.commands import train as drafts
-from fspad_ref.data import batches
+from fspad_ref.data import Question, batches, write_questions
 from fspad_ref.errors import CheckpointError, ConfigError, NonFiniteLoss
 from fspad_ref.files import load_json, load_tensors, save_tensors
 from fspad_ref.train import TrainConfig, new_draft, train
@@ -301,7 +301,9 @@ def command(tmp_path) -> list[str]:
             file.write(json.dumps({"messages": said}) + "\n")
     options = "--kinds eagle fspad --vocabulary 10 --training.steps 4 --training.batches-per-step 2"
     where = f"--training.tokens-per-batch 40 --target {tmp_path / 'target'} --data {tmp_path / 'chats.jsonl'}"
-    return ["train", *options.split(), *where.split(), "--held-out", "5", "--own-answers", "4", "--answer-tokens", "4"]
+    write_questions(tmp_path / "asked.jsonl", [Question(number, "qa", ("a b",)) for number in (1, 2)])
+    asked = f"--questions {tmp_path / 'asked.jsonl'} --own-answers 4 --answer-tokens 4"
+    return ["train", *options.split(), *where.split(), *asked.split()]
 
 
 def test_the_command_trains_on_a_file_and_resumes(command, tmp_path, monkeypatch, capsys):
@@ -312,13 +314,13 @@ def test_the_command_trains_on_a_file_and_resumes(command, tmp_path, monkeypatch
     monkeypatch.undo()
     monkeypatch.setattr("fspad_ref.commands.train.answering", None)  # the answers are there: a call would fail
     assert main([*command, "--out", str(out), "--training.checkpoint-every", "2", "--resume"]) == 0
-    assert capsys.readouterr().out.count("on 2 prompts after step 4") == 2, "at most a tenth is held out"
+    assert capsys.readouterr().out.count("on 2 prompts after step 4") == 2
     target = Target.from_pretrained(str(tmp_path / "target"))
     for kind in ("eagle", "fspad"):
         config = Draft.from_pretrained(out / kind, target).config
         assert config.kind == kind and len(config.vocabulary) == 10 and 1 in config.vocabulary, "E is token 1"
         record = load_json(out / kind / "training.json")
-        assert record["step"] == 4 and record["config"]["dialogues"] == 18
+        assert record["step"] == 4 and record["config"]["dialogues"] == 20
     for number, (ids, response) in enumerate(load_json(out / "own_answers-4-4.json")):
         starts = [i for i in range(1, len(ids)) if response[i] > response[i - 1]]
         ends = [(response + [False]).index(False, start) for start in starts]

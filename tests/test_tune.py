@@ -56,7 +56,7 @@ def test_where_costs_are_constant_and_texts_known_the_prediction_is_the_measurem
     monkeypatch.setattr(draft, "forward", lasts(draft.forward, 1.0))
     monkeypatch.setattr(bench.time, "perf_counter", lambda: time[0])
     config = TuneConfig(**{**SMALL, "top_k": (3,), "finalists": 3})
-    twice = [*QUESTIONS[:2], *QUESTIONS[:2]]  # the same questions are recorded and timed
+    twice = [one for one in QUESTIONS[:2] for _ in range(2)]  # the same questions are recorded and timed
     best, found, costs = tune_tree(target, draft, twice, config)
     assert costs.plain == 10.0 and costs.extension == costs.level[3] == pytest.approx(1)
     assert found["predicted"].is_monotonic_decreasing and len(found) == 4
@@ -68,13 +68,13 @@ def test_where_costs_are_constant_and_texts_known_the_prediction_is_the_measurem
     assert (best.top_k, best.depth, best.total_tokens) == tuple(fastest[["top_k", "depth", "total_tokens"]])
 
 
-def test_the_command_asks_the_last_dialogues_and_writes_the_tree(worded, tmp_path, capsys):
+def test_the_command_asks_and_writes_the_tree(worded, tmp_path, capsys):
     saved(worded, tmp_path)
     config = TuneConfig(target=str(tmp_path / "target"), draft=str(tmp_path / "drafts" / "fspad"), dtype="float64",
-                        data=tmp_path / "dialogues.jsonl.gz", out=tmp_path / "tune.json", **SMALL)  # fmt: skip
+                        questions=tmp_path / "held_out.jsonl", out=tmp_path / "tune.json", **SMALL)  # fmt: skip
     found = tune(config)
     kept = load_record(config.out)
     assert TreeConfig(**kept["tree"]) in config.trees and str(TreeConfig(**kept["tree"])) in capsys.readouterr().out
     assert len(kept["candidates"]) == len(found) == len(config.trees) and kept["costs"]["prefix"] > 0
     assert sum(one["measured"] is not None for one in kept["candidates"]) == 2
-    assert kept["config"]["data"] == str(config.data) and kept["about"]["threads"] > 0
+    assert kept["config"]["questions"] == str(config.questions) and kept["about"]["threads"] > 0

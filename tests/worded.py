@@ -50,6 +50,7 @@ def saved(target: Target, folder: Path) -> dict:
                            {"role": "assistant", "content": " ".join(f"w{(n + i) % 27}" for i in range(9))}]}
              for n in range(8)]  # fmt: skip
     (folder / "dialogues.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
-    write_questions(folder / "questions.jsonl", QUESTIONS)
+    for name in ("questions", "held_out"):
+        write_questions(folder / f"{name}.jsonl", QUESTIONS)
     return dict(target=str(folder / "target"), drafts=(str(folder / "drafts" / "fspad"),), dtype="float64",
                 questions=folder / "questions.jsonl", tasks=("conversation", "qa"))  # fmt: skip

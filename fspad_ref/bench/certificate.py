@@ -19,13 +19,10 @@ from fspad_ref.target import Target
 
 
 class Certificate(NamedTuple):
-    """explained, error: per token (n,), whether rounding explains it, and e. flips: tokens that plain decoding, one at
-    a time along the text, draws differently; plain_flips: how often its two passes differ."""
-
-    explained: torch.Tensor
-    error: torch.Tensor
-    flips: int
-    plain_flips: int
+    explained: torch.Tensor  # (n,), whether rounding explains each token
+    error: torch.Tensor  # (n,), e
+    flips: int  # tokens that plain decoding, one at a time along the text, draws differently
+    plain_flips: int  # how often its two passes differ
 
 
 def certify(target: Target, exact: Target, prompt: list[int], tokens: list[int], sampling) -> Certificate:

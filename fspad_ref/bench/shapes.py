@@ -11,10 +11,10 @@ whatever the numbers are. Decoding one text is bound by memory, since a step has
 All loops run in static shapes, on a GPU as one CUDA graph each (static.py). So a round takes the same time whatever it
 accepts, and for any tau, with the noise that each token costs at a temperature, between rounds,
 
-    speedup = tau * (plain step + noise) / (round + tau * noise)        it pays from tau = round / plain step on
+    speedup = tau * (plain step + noise) / (round + tau * noise)        pays_from_tau = round / plain step
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
@@ -52,18 +52,6 @@ SHAPES = {
     "llama3-70b": (128256, 8192, 28672, 80, 64, 8, 8192),
 }
 DRAFT_KV_HEADS = {"llama3-8b": 32}  # of published drafts, where they are not the target's
-
-TEMPERATURES = (0.0, 1.0)
-# (shape, kind of draft, temperature) -> (speedup, tau): means of three tasks with trees of 60 nodes on an A100
-# (GRIFFIN, arXiv 2502.11018, table 1)
-PUBLISHED = {
-    ("llama3-8b", "eagle", 0.0): (2.82, 4.54), ("llama3-8b", "fspad", 0.0): (3.02, 4.89),
-    ("llama3-8b", "eagle", 1.0): (2.45, 4.27), ("llama3-8b", "fspad", 1.0): (2.74, 4.62),
-    ("vicuna-7b", "eagle", 0.0): (3.72, 5.02), ("vicuna-7b", "fspad", 0.0): (3.90, 5.42),
-    ("vicuna-7b", "eagle", 1.0): (3.29, 4.49), ("vicuna-7b", "fspad", 1.0): (3.42, 4.87),
-    ("llama2-7b", "eagle", 0.0): (2.89, 4.82), ("llama2-7b", "fspad", 0.0): (3.07, 5.14),
-    ("llama2-7b", "eagle", 1.0): (2.68, 4.65), ("llama2-7b", "fspad", 1.0): (2.86, 4.92),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,13 +160,15 @@ def measure(target: Target, config: ShapeConfig, bandwidth: float) -> list[dict[
 
         return capture(whole, state, target.device)
 
-    def add_step(part: str, step: PlainStep, **what: Any) -> None:
+    def add_step(part: str, step: PlainStep, **what: Any) -> float:
         run = again(step.run, step.state)
         add(part, lambda: (step.prepare(prefix + 1), run().tolist()), **what)
+        return rows[-1]["seconds"]
 
-    for temperature in TEMPERATURES:
+    plain_seconds = {}
+    for temperature in (0.0, 1.0):
         plain, _ = begin(draft=None, sampling=SamplingConfig(temperature))
-        add_step("plain step", plain, temperature=temperature, read=least)
+        plain_seconds[temperature] = add_step("plain step", plain, temperature=temperature, read=least)
     for nodes in sorted({*config.nodes, tree.total_tokens}):
         token = torch.zeros(nodes, dtype=torch.long, device=target.device)
         depth, above = (torch.arange(nodes, device=target.device) > 0).long(), ancestors(token, 1)  # below the root
@@ -191,9 +181,10 @@ def measure(target: Target, config: ShapeConfig, bandwidth: float) -> list[dict[
         add("forward", again(forward, []), least, nodes=nodes)
     for kind in config.kinds:
         draft = random_draft(config.shape, kind, target)
-        for temperature in TEMPERATURES:
+        for temperature in plain_seconds:
             step, _ = begin(draft=draft, sampling=SamplingConfig(temperature))
-            add_step("round", step, draft=kind, temperature=temperature, nodes=tree.total_tokens)
+            seconds = add_step("round", step, draft=kind, temperature=temperature, nodes=tree.total_tokens)
+            rows[-1]["pays_from_tau"] = seconds / plain_seconds[temperature]
         grow = again(lambda step=step: step.grow().token, [step.draft_cache.held])
         add("growth", grow, reads[kind]["growth"], draft=kind, nodes=tree.total_tokens)
     noise, first = GumbelNoise(0, target.vocab_size, target.device), count(0, GumbelNoise.BLOCK)
@@ -202,27 +193,13 @@ def measure(target: Target, config: ShapeConfig, bandwidth: float) -> list[dict[
     return rows
 
 
-def predictions(times: Sequence[Mapping[str, Any]], name: str) -> pd.DataFrame:
-    """By draft and temperature: the tau from which it pays, and the speedup at a published tau beside the published."""
-    times = pd.DataFrame(times).set_index("part")
-    plain = times.loc["plain step", ["temperature", "seconds"]].rename(columns={"seconds": "plain"})
-    known = [(*where, *values) for where, values in PUBLISHED.items()]
-    known = pd.DataFrame(known, columns=["shape", "draft", "temperature", "published", "published_tau"])
-    rows = times.loc["round", ["draft", "temperature", "seconds"]].assign(shape=name).merge(plain).merge(known, "left")
-    noise, tau = times.loc["noise", "seconds"] * (rows.temperature > 0), rows.published_tau
-    rows["pays_from_tau"] = rows.seconds / rows.plain
-    rows["predicted"] = tau * (rows.plain + noise) / (rows.seconds + tau * noise)
-    wanted = ["draft", "temperature", "pays_from_tau", "published_tau", "predicted", "published"]
-    return rows[wanted].dropna(axis=1, how="all")  # of some shapes nothing is published
-
-
 def results_table(results: Mapping[str, Any]) -> str:
     """What a results file holds, as text."""
     memory = ", ".join(f"{part} {size / GIB:.2f}" for part, size in results["memory"].items())
-    tables = [pd.DataFrame(results[name]).to_string(index=False, na_rep="") for name in ("times", "predictions")]
+    times = pd.DataFrame(results["times"]).to_string(index=False, na_rep="")
     config = results["config"]
     head = f"{config['shape']} with random weights, {config['dtype']}, {config['device']}, prefix {config['prefix']}"
-    return "\n\n".join([head, *tables, f"memory in GiB: {memory}"])
+    return "\n\n".join([head, times, f"memory in GiB: {memory}"])
 
 
 def bench_shape(config: ShapeConfig) -> dict[str, Any]:
@@ -241,8 +218,7 @@ def bench_shape(config: ShapeConfig) -> dict[str, Any]:
     bandwidth = copy_bandwidth(device, config.seconds)
     target = Target(random_model(config.shape, device, getattr(torch, config.dtype)))
     times = measure(target, config, bandwidth)
-    results = {"config": asdict(config), "memory": memory, "bandwidth": bandwidth, "times": times,
-               "predictions": predictions(times, config.shape)}  # fmt: skip
+    results = {"config": asdict(config), "memory": memory, "bandwidth": bandwidth, "times": times}
     save_record(config.out, results)
     print(results_table(results), f"\n\nResults: {config.out}")
     return results

@@ -95,11 +95,12 @@ def taus(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(answers: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """tau of one method minus that of another, and the gain relative to the other, for (method, against) pairs."""
+    """tau of one method minus that of another, and the gain relative to the other, for (method, against) pairs; at
+    temperatures at which both were measured."""
     rows = []
     for temperature, at in answers.groupby("temperature", sort=False):
         for task, tau in by_task(at, gained(at)):
-            for method, against in pairs:
+            for method, against in (pair for pair in pairs if {*pair} <= {*tau}):
                 a, b = tau[method], tau[against]  # (seeds, 1 + resamples)
                 row = {"temperature": temperature, "task": task, "method": method, "against": against}
                 rows.append(row | columns("difference", a - b) | columns("gain", a / b - 1))

@@ -13,13 +13,16 @@ its MLP widened until it has as many parameters as FSPAD.
     OUT/seed-S/steps-N/KIND/               a trained draft: config.json, model.safetensors, training.json
     OUT/seed-S/steps-N/KIND/replay.csv     its replay, a row for every answer
     OUT/seed-S/steps-N/trunk.safetensors   the training before its learning rate went down: a longer one goes on here
+    OUT/NAME.csv                           replay of a given draft
 
-The learning rate stays up until the last fifth of a training, so shorter ones are branches of the longest.
+The learning rate stays up until the last fifth of a training, so shorter ones are branches of the longest. Given drafts
+(`--drafts`) are only replayed, once for each pair of noise weight and scale.
 
 A file that exists is a result that exists: an interrupted study goes on by the same call, and what is to be measured
 again, after a change of settings too, has to be deleted first.
 """
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -38,13 +41,13 @@ from fspad_ref.bench.replay import Recording, n_alpha, record, replay_many
 from fspad_ref.bench.statistics import MEAN, differences, spread, taus
 from fspad_ref.data import CATEGORIES, Dialogue, Encoded, Question, frequent_tokens, read_dialogues, read_questions
 from fspad_ref.draft import Draft
-from fspad_ref.errors import ConfigError
+from fspad_ref.errors import ConfigError, require
 from fspad_ref.target import Target
 from fspad_ref.train import Kind, TrainConfig, new_draft, train
 from fspad_ref.tree import TreeConfig
 
 Progress = Callable[..., Any]
-BASE, CONTROL = "eagle", ("fspad", "eagle_wide")  # the baseline; the comparison at equal size
+CONTROL = ("fspad", "eagle_wide")  # the comparison at equal size
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,14 @@ class StudyConfig:
     questions: Path = Path("data/questions.jsonl")  # questions in Spec-Bench's format
     per_task: int | None = None  # questions per task, the first ones of the file; None takes all
     tasks: tuple[str, ...] = CATEGORIES  # which tasks
-    kinds: tuple[Kind, ...] = get_args(Kind)  # which drafts; eagle, the baseline, must be among them
+    ids: Literal["all", "odd", "even"] = "all"  # which of the questions, by number
+    drafts: tuple[str, ...] = ()  # folders of trained drafts, to replay instead of training any
+    noise_weights: tuple[float, ...] = (0.0,)  # of these drafts' trees
+    noise_scales: tuple[float, ...] = (1.0,)
+    kinds: tuple[Kind, ...] = get_args(Kind)  # which drafts; the first is the baseline
     seeds: int = 3  # trainings of each kind
     data: Path = Path("data/dialogues.jsonl.gz")  # dialogues to train on; best the target's own answers
     features: Path | None = None  # folder that keeps the target's features (features.py); None: OUT/features
-    held_out: int = 240  # the last dialogues of the file, which no draft learns from: `tune` asks their questions
     temperatures: tuple[float, ...] = (0.0, 1.0)  # sampling temperatures
     tree: TreeConfig = TreeConfig()
     max_new_tokens: int = 128  # longest answer
@@ -76,17 +82,18 @@ class StudyConfig:
     results: Path = Path("out/study/study.csv")  # where the table of all answers goes
 
     def __post_init__(self) -> None:
-        if BASE not in self.kinds or len({*self.kinds}) < len(self.kinds) or self.seeds < 1 or not self.temperatures:
-            raise ConfigError(f"expected kinds to compare, {BASE} among them and each once, a seed and a temperature, "
-                              f"found {self.kinds}, {self.seeds} seeds, {self.temperatures}. Name some.")  # fmt: skip
+        found = f"kinds {self.kinds}, {self.seeds} seeds, temperatures {self.temperatures}"
+        right = len({*self.kinds}) == len(self.kinds) > 0 and self.seeds > 0 and self.temperatures
+        require(right, ConfigError, "kinds to compare, each once, a seed and a temperature", found, "Name some.")
 
 
 def run_study(config: StudyConfig) -> pd.DataFrame:
     """Do it, print the comparison, write `config.results`."""
     target = Target.from_pretrained(config.target, device=config.device, dtype=config.dtype)
-    questions = choose_questions(read_questions(config.questions), config.tasks, config.per_task)
-    dialogues = read_dialogues(config.data)
-    answers = study(target, dialogues[: len(dialogues) - config.held_out], questions, config)
+    every, rest = config.ids == "all", int(config.ids == "odd")
+    questions = [one for one in read_questions(config.questions) if every or one.question_id % 2 == rest]
+    questions = choose_questions(questions, config.tasks, config.per_task)
+    answers = study(target, [] if config.drafts else read_dialogues(config.data), questions, config)
     save_record(config.results, answers)
     print(f"{report(answers)}\n\nAnswers: {config.results}")
     return answers
@@ -100,6 +107,8 @@ def study(
     recordings = record(target, questions, config.temperatures, max_new_tokens=config.max_new_tokens,
                         seed=config.noise_seed, batch=config.batch, folder=config.out / "recordings",
                         progress=progress)  # fmt: skip
+    if config.drafts:
+        return replay_given(target, recordings, config, progress)
     features, tables = StoredFeatures(target, config.features or config.out / "features"), []
     words = frequent_tokens(target.tokenizer, dialogues, config.vocabulary) if config.vocabulary else None
     for seed in range(config.seeds):
@@ -114,6 +123,24 @@ def study(
                     draft = Draft.from_pretrained(folder / kind, target)
                     save_record(file, replayed(draft, recordings, config, progress))
                 tables.append(load_record(file).assign(method=kind, seed=seed, steps=steps))
+    return pd.concat(tables, ignore_index=True)
+
+
+def replay_given(
+    target: Target, recordings: Sequence[Recording], config: StudyConfig, progress: Progress
+) -> pd.DataFrame:
+    """The same for given drafts, each with trees of every noise weight and scale. A greedy answer has no noise."""
+    tables = []
+    for folder in config.drafts:
+        draft = Draft.from_pretrained(folder, target)
+        for weight, scale in itertools.product(config.noise_weights, config.noise_scales):
+            name = Path(folder).name + (f" noise {weight:g} scale {scale:g}" if weight else "")
+            file = config.out / f"{name}.csv"
+            if not file.exists():
+                tree = replace(config.tree, noise_weight=weight, noise_scale=scale)
+                sampled = [one for one in recordings if one.temperature or not weight]
+                save_record(file, replayed(draft, sampled, replace(config, tree=tree), progress))
+            tables.append(load_record(file).assign(method=name, seed=0, steps=0))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -175,9 +202,9 @@ def replayed(
 
 
 def pairs(answers: pd.DataFrame) -> list[tuple[str, str]]:
-    """Every kind against the baseline, and FSPAD against the control of equal size."""
-    kinds = list(answers["method"].unique())
-    return [(kind, BASE) for kind in kinds if kind != BASE] + [CONTROL] * ({*CONTROL} <= {*kinds})
+    """Every kind against the first, and FSPAD against the control of equal size."""
+    first, *kinds = answers["method"].unique()
+    return [(kind, first) for kind in kinds] + [CONTROL] * ({*CONTROL} <= {*kinds})
 
 
 def alphas(answers: pd.DataFrame) -> pd.DataFrame:
@@ -193,10 +220,10 @@ def report(answers: pd.DataFrame) -> str:
     curve = pd.concat([taus(some).assign(steps=steps) for steps, some in answers.groupby("steps")])
     curve = curve[curve["task"] == MEAN].pivot(index=["temperature", "steps"], columns="method", values="tau")
     answers = answers[answers["steps"] == answers["steps"].max()]
-    compared = differences(answers, pairs(answers))
-    both = ["method", "against"]
+    compared, both = differences(answers, pairs(answers)), ["method", "against"]
+    forms = {"difference": "{:+.3f}", "gain": "{:+.1%}"} if len(compared) else {}
     return "\n\n".join([
-        spread(taus(answers), "tau"), spread(compared, "difference", both, "{:+.3f}"),
-        spread(compared, "gain", both, "{:+.1%}"), f"n-alpha\n{alphas(answers).to_string(float_format='%.3f')}",
+        spread(taus(answers), "tau"), *(spread(compared, name, both, form) for name, form in forms.items()),
+        f"n-alpha\n{alphas(answers).to_string(float_format='%.3f')}",
         f"mean tau by length of training\n{curve.to_string(float_format='%.2f')}",
     ])  # fmt: skip

@@ -1,11 +1,11 @@
 """`python -m fspad_ref tune`: the tree size that decodes fastest on this machine.
 
-    1. record    let the target answer half of the prompts
+    1. record    let the target answer every second question
     2. replay    tau of every tree on these answers, from one big tree at every position
     3. predict   the speedup of every tree from its tau and from what a round costs here (costs.py)
-    4. check     decode the other half of the prompts with the best few, in turn with plain decoding; the fastest wins
+    4. check     decode the other questions with the best few, in turn with plain decoding; the fastest wins
 
-Predictions are made on prompts other than those that check them, and neither are the benchmark's questions.
+Predictions are made on questions other than those that check them, and neither are the benchmark's.
 
 *One big tree tells every smaller tree's tau.* The text of an answer does not depend on the draft. For each top_k the
 deepest tree is grown at every position of it, and all scored nodes are kept. A tree of less depth scores the first of
@@ -28,7 +28,7 @@ from fspad_ref.bench.costs import Costs, measure_costs, predict_speedup
 from fspad_ref.bench.record import save_record
 from fspad_ref.bench.replay import Recording, kept_on_text, record, scored_everywhere
 from fspad_ref.bench.statistics import MEAN
-from fspad_ref.data import Question, read_dialogues
+from fspad_ref.data import Question, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, InputError, require
 from fspad_ref.sampling import SamplingConfig
@@ -42,8 +42,8 @@ class TuneConfig:
 
     target: str = "data/target"  # folder or Hub id of the target
     draft: str = "data/drafts/fspad"  # folder of a draft made for that target
-    data: Path = Path("data/dialogues.jsonl.gz")  # dialogues; the last ones' first questions are the prompts
-    prompts: int = 36  # how many prompts; the second half of them only checks the predictions
+    questions: Path = Path("data/held_out.jsonl")  # in Spec-Bench's format; other ones than `bench` asks
+    prompts: int = 36  # how many of them; every second one only checks the predictions
     max_new_tokens: int = 128  # longest answer
     temperature: float = 0.0  # sampling temperature
     top_k: tuple[int, ...] = (2, 3, 4, 6, 8, 10)  # values of top_k to try
@@ -74,8 +74,8 @@ def tune(config: TuneConfig) -> pd.DataFrame:
     where = dict(device=config.device, dtype=config.dtype, chat_format=config.chat_format)
     target = Target.from_pretrained(config.target, **where)
     draft = Draft.from_pretrained(config.draft, target)
-    asked = read_dialogues(config.data)[-config.prompts :]
-    questions = [Question(number, "conversation", one.turns[0][:1]) for number, one in enumerate(asked)]
+    asked = read_questions(config.questions)
+    questions = asked[:: max(1, len(asked) // config.prompts)][: config.prompts]
     best, candidates, costs = tune_tree(target, draft, questions, config)
     save_record(config.out, {"config": config, "tree": best, "costs": costs, "candidates": candidates})
     shown = candidates[(candidates.index < 10) | candidates["measured"].notna()]
@@ -93,9 +93,9 @@ def tune_tree(
 
     Raises InputError if all answers have a single token.
     """
-    half, at = len(questions) // 2, (config.temperature,)
+    at = (config.temperature,)
     asked = dict(max_new_tokens=config.max_new_tokens, seed=config.seed)
-    recordings = [one for one in record(target, questions[:half], at, **asked) if len(one.tokens) > 1]
+    recordings = [one for one in record(target, questions[::2], at, **asked) if len(one.tokens) > 1]
     require(recordings, InputError, "an answer of at least 2 tokens", "none", "Give other prompts.")
     taus = replayed_taus(draft, recordings, config.trees)
     prompt, tokens = (np.mean([len(getattr(one, part)) for one in recordings]) for part in ("prompt", "tokens"))
@@ -111,7 +111,7 @@ def tune_tree(
 
     finalists = [tree for tree in taus if str(tree) in candidates.index[: config.finalists] or tree == TreeConfig()]
     methods = {str(tree): Speculative(draft, tree) for tree in finalists}
-    checked = summarize(decode_questions(target, methods, questions[half:], temperatures=at, **asked))
+    checked = summarize(decode_questions(target, methods, questions[1::2], temperatures=at, **asked))
     checked = checked[checked["task"] == MEAN].set_index("method").rename(columns={
         "speedup": "measured", "speedup_low": "measured_low", "speedup_high": "measured_high", "tau": "measured_tau",
     })  # fmt: skip

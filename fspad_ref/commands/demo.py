@@ -28,7 +28,7 @@ from fspad_ref.bench.tune import TuneConfig, replayed_taus
 from fspad_ref.commands.check import ARITHMETIC, arithmetic
 from fspad_ref.commands.generate import print_marked
 from fspad_ref.commands.train import progress
-from fspad_ref.data import CATEGORIES, Question, encode, frequent_tokens, prompt_ids, read_dialogues, read_questions
+from fspad_ref.data import CATEGORIES, encode, frequent_tokens, prompt_ids, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.generate import speculative_generate
 from fspad_ref.sampling import SamplingConfig
@@ -39,7 +39,7 @@ from fspad_ref.viz.strips import Pieces, style_for
 from fspad_ref.viz.style import bars, curves, styled
 
 DRAFTS = {"EAGLE-2": "eagle", "FSPAD": "fspad"}
-HELD_OUT, PROMPTS = 240, 12  # the last dialogues of the file teach nothing; so many of their prompts choose and measure
+EVERY = 20  # every so many held-out questions one helps to choose trees and measures tau during training
 SIZES = TuneConfig(top_k=(2, 3, 4), depth=(1, 2, 3, 4), total_tokens=(4, 6, 8, 12, 16))  # small trees, for small drafts
 quiet = partial(tqdm, disable=True)
 
@@ -75,11 +75,10 @@ def demo(config: DemoConfig) -> None:
     show_answer(target, built_in["FSPAD"], questions[0].turns[0], config.tree)
 
     print("\n2. Train two drafts on the same batches. The target computes their features now.\n")
-    asked = dialogues[-HELD_OUT :: HELD_OUT // PROMPTS]
-    asked = [Question(number, "conversation", one.turns[0][:1]) for number, one in enumerate(asked)]
+    asked = read_questions(config.data / "held_out.jsonl")[::EVERY]
     found = record(target, asked, (0.0,), max_new_tokens=config.max_new_tokens, progress=quiet)
     held_out = [one for one in found if len(one.tokens) > 1]
-    new, training = train_two(target, dialogues[:-HELD_OUT], held_out, config)
+    new, training = train_two(target, dialogues, held_out, config)
 
     print("\n3. Choose a tree for each draft, by tau on held-out prompts and by what a round costs here.\n")
     trees = {name: best_tree(draft, held_out) for name, draft in (new | built_in).items()}

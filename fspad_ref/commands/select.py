@@ -1,8 +1,8 @@
 """`python -m fspad_ref select`: from what `write` wrote, dialogues to train on and questions to measure on.
 
 Left out are: answers that loop (the same eight tokens at four places; they inflate tau), dialogues whose first question
-came before, and questions that share thirteen words in a row with a benchmark's. Questions and held-out dialogues are
-chosen first; what shares thirteen words with one of them is not trained on.
+came before, and questions that share thirteen words in a row with a benchmark's. Questions are chosen first; what
+shares thirteen words with one of them is not trained on.
 """
 
 import gzip
@@ -35,11 +35,11 @@ class SelectConfig:
     questions: int = 20
     """Questions per task to measure on."""
     held_out: int = 40
-    """Dialogues per task that stand last in the file: to choose settings and checkpoints on."""
+    """Other questions per task, to choose settings and checkpoints on."""
     tokenizer: str = "data/target"
     """Folder of the target that wrote the text."""
     out: Path = Path("data")
-    """Folder for dialogues.jsonl.gz and questions.jsonl."""
+    """Folder for dialogues.jsonl.gz, questions.jsonl and held_out.jsonl."""
 
 
 def select(config: SelectConfig) -> None:
@@ -58,17 +58,18 @@ def select(config: SelectConfig) -> None:
     training = [one for one in rest if not any(grams([text]) & seen for text in asked(one))]
     left_out["near a held-out question"] += len(rest) - len(training)
 
-    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in (*training, *held_out))
+    lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in training)
     packed = gzip.compress(lines.encode(), mtime=0)
     save_atomic(config.out / "dialogues.jsonl.gz", lambda partial: partial.write_bytes(packed))
-    numbered = enumerate(sorted(questions, key=lambda one: CATEGORIES.index(one["task"])), start=1)
-    write_questions(config.out / "questions.jsonl",
-                    [Question(number, one["task"], tuple(asked(one))) for number, one in numbered])  # fmt: skip
+    for name, chosen in {"questions": questions, "held_out": held_out}.items():
+        numbered = enumerate(sorted(chosen, key=lambda one: CATEGORIES.index(one["task"])), start=1)
+        write_questions(config.out / f"{name}.jsonl",
+                        [Question(number, one["task"], tuple(asked(one))) for number, one in numbered])  # fmt: skip
     tokens = {task: sum(sum(one["tokens"]) for one in training if one["task"] == task) for task in CATEGORIES}
     print(f"{len(records)} written; left out: {', '.join(f'{count} {why}' for why, count in left_out.items())}.")
     print(f"{len(training)} to train on with {sum(tokens.values()):,} answer tokens "
-          f"({', '.join(f'{task} {count:,}' for task, count in tokens.items())}), {len(held_out)} held out, "
-          f"{len(questions)} questions.")  # fmt: skip
+          f"({', '.join(f'{task} {count:,}' for task, count in tokens.items())}), {len(questions)} questions, "
+          f"{len(held_out)} held out.")  # fmt: skip
 
 
 def asked(record: dict[str, Any]) -> list[str]:
@@ -104,7 +105,7 @@ def usable(records: Iterable[dict], avoided: set, tokenizer: Any, left_out: Coun
 
 
 def split(records: Sequence[dict], questions: int, held_out: int) -> tuple[list[dict], list[dict], list[dict]]:
-    """Questions, held-out dialogues (so many of each per task) and the rest. Conversations to ask have two turns."""
+    """To measure on, to choose on (so many of each per task), and the rest. Conversations to ask have two turns."""
     parts: tuple[list[dict], list[dict], list[dict]] = ([], [], [])
     count: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     for record in records:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from fspad_ref.bench.answers import Job, answer, answers, run_jobs
 from fspad_ref.bench.features import StoredFeatures
 from fspad_ref.bench.replay import Recording, replayed_tau, text_features
-from fspad_ref.data import Dialogue, Encoded, frequent_tokens, prompt_ids, read_dialogues
+from fspad_ref.data import Dialogue, Encoded, frequent_tokens, prompt_ids, read_dialogues, read_questions
 from fspad_ref.draft import Draft
 from fspad_ref.errors import ConfigError, require
 from fspad_ref.files import load_json, save_json
@@ -41,7 +41,7 @@ class DraftsConfig:
     width: int | None = None  # of the drafts' MLP and sampler; None: the target's
     own_answers: int = 0  # so many dialogues, the first ones, get answers that the target writes; OUT keeps them
     answer_tokens: int = 128  # longest of those answers
-    held_out: int = 240  # so many dialogues, the last ones, a tenth at most, teach nothing; some 60 of them measure tau
+    questions: Path | None = Path("data/held_out.jsonl")  # some 60 of these, in Spec-Bench's format, measure tau
     chat_format: str | None = None  # the target's prompt format if it brings no chat template: vicuna
     device: str = "cpu"  # cpu, cuda, cuda:1, ...; accelerate launch gives each process its own
     device_map: str | None = None  # auto: spread a target that is too large for one GPU over all, in one process
@@ -57,10 +57,9 @@ def train_drafts(config: DraftsConfig) -> TrainRecord:
     target = Target.from_pretrained(config.target, dtype=config.dtype, chat_format=config.chat_format, **where)
     torch.set_float32_matmul_precision("high" if config.dtype == "bfloat16" else "highest")  # TF32 for the drafts
     dialogues, own = read_dialogues(config.data), config.own_answers
-    learnt = len(dialogues) - min(config.held_out, len(dialogues) // 10)
-    measured = dialogues[learnt :: max(1, (len(dialogues) - learnt) // 60)]
-    prompts = [prompt_ids(target.tokenizer, [], one.turns[0][0], one.system) for one in measured]
-    texts = dialogues[own:learnt] + (own_answers(target, dialogues[:learnt][:own], config, accelerator) if own else [])
+    asked = read_questions(config.questions) if config.questions else []
+    prompts = [prompt_ids(target.tokenizer, [], one.turns[0]) for one in asked[:: max(1, len(asked) // 60)]]
+    texts = dialogues[own:] + (own_answers(target, dialogues[:own], config, accelerator) if own else [])
     words = frequent_tokens(target.tokenizer, texts, config.vocabulary) if config.vocabulary else None
     drafts = {kind: new_draft(kind, target, config.training.seed, words, config.width) for kind in config.kinds}
     tau = acceptance_on(target, prompts) if prompts else None
