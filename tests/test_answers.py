@@ -58,8 +58,10 @@ def record(number, question, reply="a fine answer", task="qa"):
 def test_what_is_left_out_and_why():
     thirteen = " ".join(f"word{i}" for i in range(13))
     records = [record(0, "Who?"), record(1, ""), record(2, "who? "), record(3, f"Well, {thirteen} and so on"),
-               record(4, "Why?", "same old " * 40), record(5, thirteen.rsplit(" ", 1)[0] + " other")]  # fmt: skip
-    left_out, letters = Counter(), SimpleNamespace(encode=lambda text, **_: [ord(letter) for letter in text])
-    kept = list(usable(records, grams([thirteen.upper()]), letters, left_out))
-    assert [one["id"] for one in kept] == [0, 5]
-    assert dict(left_out) == {"without a question": 1, "asked before": 1, "like the benchmark's": 1, "looping": 1}
+               record(4, "Why?", "same old " * 40), record(5, thirteen.rsplit(" ", 1)[0] + " other"),
+               record(6, "When?", "At some time, the " + "same old " * 40)]  # fmt: skip
+    letters = SimpleNamespace(encode=lambda text, **_: [*map(ord, text)], decode=lambda ids: "".join(map(chr, ids)))
+    kept = list(usable(records, grams([thirteen.upper()]), letters, left_out := Counter()))
+    assert [one["id"] for one in kept] == [0, 5, 6]
+    assert kept[-1]["messages"][1]["content"] == "At some time, the same old" and kept[-1]["tokens"] == [26]
+    assert set(left_out) == {"without a question", "asked before", "like the benchmark's", "looping from the start"}

@@ -302,8 +302,8 @@ def command(tmp_path) -> list[str]:
     options = "--kinds eagle fspad --vocabulary 10 --training.steps 4 --training.batches-per-step 2"
     where = f"--training.tokens-per-batch 40 --target {tmp_path / 'target'} --data {tmp_path / 'chats.jsonl'}"
     write_questions(tmp_path / "asked.jsonl", [Question(number, "qa", ("a b",)) for number in (1, 2)])
-    asked = f"--questions {tmp_path / 'asked.jsonl'} --own-answers 4 --answer-tokens 4"
-    return ["train", *options.split(), *where.split(), *asked.split()]
+    where += f" --questions {tmp_path / 'asked.jsonl'} --own-answers 4 --answer-tokens 4"
+    return ["train", *options.split(), *where.split()]
 
 
 def test_the_command_trains_on_a_file_and_resumes(command, tmp_path, monkeypatch, capsys):

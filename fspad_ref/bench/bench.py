@@ -82,10 +82,16 @@ def noise_seed(seed: int, question_id: int, turn: int) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
-def loops(tokens: Sequence[int], length: int = 8, times: int = 4) -> bool:
-    """Whether some `length` tokens in a row stand at `times` places that do not overlap: easy to guess."""
+def loops(tokens: Sequence[int]) -> bool:
+    """Whether a text repeats itself, which is easy to guess."""
+    return loop_start(tokens) < len(tokens)
+
+
+def loop_start(tokens: Sequence[int], length: int = 8, times: int = 4) -> int:
+    """The second place of the first `length` tokens in a row that stand at `times` places; without any, the length."""
     text = "".join(map(chr, tokens))  # a letter for every token, as str.count counts places that do not overlap
-    return any(text.count(text[i : i + length]) >= times for i in range(len(text) - length + 1))
+    repeated = (i for i in range(len(text) - length + 1) if text.count(text[i : i + length]) >= times)
+    return next((text.find(text[i : i + length], i + length) for i in repeated), len(text))
 
 
 # ---- answers ----

@@ -8,10 +8,8 @@
     t_verify(N)   the target's forward pass over the N nodes of a tree, and lm_head over all of them
     t_after(N)    reranking, drawing, verifying, the copy to the host, the cache
 
-The formula is for rounds in the middle of a text; for a whole text the prefills of target and draft are counted too.
-
-Every term is timed as a job of its own, and all jobs take turns, so that a machine that slows down slows all of them
-alike. What is in caches and logits is made up: dense arithmetic takes its time whatever the numbers are.
+For a whole text the prefills are counted, too. Every term is timed as a job of its own, in turns, so that a machine
+that slows down slows all of them alike. The numbers in caches and logits are made up: arithmetic takes the same time.
 """
 
 import time

@@ -4,8 +4,8 @@
     MedusaTree             a static tree of what Medusa's heads guess from the target's last feature
     StaticTree             EAGLE's draft with a static tree, as in EAGLE-1
 
-The assistant and the heads are trained on the drafts' own batches, for as many steps, so that methods are compared at
-equal data. A folder that exists is a trained rival: delete it to train again.
+The assistant and the heads learn from the drafts' own batches, for as many steps. A folder that exists is a trained
+rival: delete it to train again.
 """
 
 import heapq
@@ -43,10 +43,8 @@ class TransformersGenerate:
     """`model.generate` of the target with some settings, plain by default; only the counting is ours.
 
     A *round* is a target forward after the prefill, as everywhere here. But transformers lets the prefill check drafted
-    tokens too, which cost no round.
-
-    Greedy text is that of plain decoding. At a temperature transformers draws from torch's global generator, seeded by
-    the sampling seed: the text has the same distribution, but is another one. tau and speed remain comparable.
+    tokens too, which cost no round. Greedy text is that of plain decoding. At a temperature transformers draws from
+    torch's global generator: the text has the same distribution, but is another one.
     """
 
     target: Target

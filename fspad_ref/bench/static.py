@@ -10,15 +10,9 @@ shapes and numbers from the host. So whatever is captured must
     4. look at no number: no .item(), no branch on data, no copy between host and device
     5. leave the host as it found it: Python does not run again in a replay
 
-`tree.expand`, `tree.rerank` and `verify` obey all this as they stand. The rest of a round differs from generate.py:
-
-    generate.speculative_generate             here
-    the draft extends over a + 1 new pairs    over levels + 1 pairs, of which the first a + 1 are real
-    caches as long as the text                caches of fixed size, whose length is on the device, and masks
-    keep the accepted path                    keep levels + 1 rows, of which the first a + 1 count
-    noise is made when needed                 the host copies the round's noise into a buffer beforehand
-
-A step of plain decoding is made alike, so that the two stay comparable. On a CPU the same functions run as they are.
+`tree.expand`, `tree.rerank` and `verify` obey all this as they stand. The rest of a round has fixed sizes here: caches
+whose length is on the device, and levels + 1 rows for the accepted path, of which the first a + 1 count. A step of
+plain decoding is made alike, so that the two stay comparable. On a CPU the same functions run as they are.
 """
 
 from collections.abc import Callable, Sequence

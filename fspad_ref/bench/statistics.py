@@ -13,9 +13,8 @@ of Student's. The weights w_s of the drawn seeds (their mean is 1/S) are therefo
 
     w_s  ->  1/S + c (w_s - 1/S),    c = t_{S-1} / z * sqrt(S / (S - 1))
 
-which gives Student's width where seeds are all that varies and changes nothing where drafts agree.
-
-Answers come as a table, a row each: method, seed, temperature, task, question_id, tokens, rounds, ...
+which gives Student's width where seeds are all that varies and changes nothing where drafts agree. Answers come as a
+table, a row each: method, seed, temperature, task, question_id, tokens, rounds, ...
 """
 
 from collections import defaultdict

@@ -215,8 +215,7 @@ def alphas(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def report(answers: pd.DataFrame) -> str:
-    """For reading, of the longest training: tau, differences and gains in percent of the baseline, n-alpha; intervals
-    are 95 %. Last, tau against the length of training."""
+    """For reading: of the longest training tau, differences, gains, n-alpha, intervals of 95 %; tau against length."""
     curve = pd.concat([taus(some).assign(steps=steps) for steps, some in answers.groupby("steps")])
     curve = curve[curve["task"] == MEAN].pivot(index=["temperature", "steps"], columns="method", values="tau")
     answers = answers[answers["steps"] == answers["steps"].max()]

@@ -7,10 +7,9 @@
 
 Predictions are made on questions other than those that check them, and neither are the benchmark's.
 
-*One big tree tells every smaller tree's tau.* The text of an answer does not depend on the draft. For each top_k the
-deepest tree is grown at every position of it, and all scored nodes are kept. A tree of less depth scores the first of
-them in level order; one of N nodes keeps the N - 1 best; what it accepts is how many of those lie on the text. From
-that, the rounds are a walk: from a position to the one behind the accepted tokens.
+*One big tree tells every smaller tree's tau.* For each top_k the deepest tree is grown at every position of the answer,
+and all scored nodes are kept. A tree of less depth scores the first of them in level order; one of N nodes keeps the
+N - 1 best, and accepts as many as lie on the text. The rounds are then a walk over the positions.
 """
 
 import itertools

@@ -67,7 +67,7 @@ def missing(data: Path) -> Iterator[str]:
     """One line for each thing that the demo needs and `data` does not have."""
     models = ("target", *(f"drafts/{kind}" for kind in KINDS))
     wanted = [f"{folder}/{name}" for folder in models for name in MODEL_FILES]
-    for name in (*wanted, "questions.jsonl", "dialogues.jsonl.gz"):
+    for name in (*wanted, "questions.jsonl", "held_out.jsonl", "dialogues.jsonl.gz"):
         if not (data / name).is_file():
             fetched = name.startswith("target")
             yield f"{name}: not there. {'Run `python -m fspad_ref fetch`' if fetched else 'Restore it from git'}."

@@ -1,8 +1,9 @@
 """`python -m fspad_ref select`: from what `write` wrote, dialogues to train on and questions to measure on.
 
-Left out are: answers that loop (the same eight tokens at four places; they inflate tau), dialogues whose first question
-came before, and questions that share thirteen words in a row with a benchmark's. Questions are chosen first; what
-shares thirteen words with one of them is not trained on.
+An answer that loops (the same eight tokens at four places; that inflates tau) is cut where it begins to repeat itself,
+and the dialogue ends there. Left out are: dialogues whose first answer repeats itself within sixteen tokens, or whose
+first question came before, and questions that share thirteen words in a row with a benchmark's. Questions are chosen
+first; what shares thirteen words with one of them is not trained on.
 """
 
 import gzip
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fspad_ref.bench.bench import loops
+from fspad_ref.bench.bench import loop_start
 from fspad_ref.commands.write import written
 from fspad_ref.data import CATEGORIES, Question, read_questions, write_questions
 from fspad_ref.errors import InputError, require
@@ -22,24 +23,19 @@ from fspad_ref.files import save_atomic
 from fspad_ref.target import load_tokenizer
 
 WORDS = 13  # in a row: from here on two texts count as the same
+SHORTEST = 16  # tokens of an answer that is cut
 
 
 @dataclass(frozen=True)
 class SelectConfig:
     """Choose dialogues and questions from written text; prints what was left out and why."""
 
-    text: tuple[Path, ...] = (Path("out/dialogues.jsonl"),)
-    """Files of `python -m fspad_ref write`."""
-    avoid: tuple[Path, ...] = ()
-    """Benchmark questions (Spec-Bench's format) that nothing may share thirteen words in a row with."""
-    questions: int = 20
-    """Questions per task to measure on."""
-    held_out: int = 40
-    """Other questions per task, to choose settings and checkpoints on."""
-    tokenizer: str = "data/target"
-    """Folder of the target that wrote the text."""
-    out: Path = Path("data")
-    """Folder for dialogues.jsonl.gz, questions.jsonl and held_out.jsonl."""
+    text: tuple[Path, ...] = (Path("out/dialogues.jsonl"),)  # files of `python -m fspad_ref write`
+    avoid: tuple[Path, ...] = ()  # questions in Spec-Bench's format that nothing may share thirteen words in a row with
+    questions: int = 20  # questions per task to measure on
+    held_out: int = 40  # other questions per task, to choose settings and checkpoints on
+    tokenizer: str = "data/target"  # folder of the target that wrote the text
+    out: Path = Path("data")  # folder for dialogues.jsonl.gz, questions.jsonl and held_out.jsonl
 
 
 def select(config: SelectConfig) -> None:
@@ -48,8 +44,7 @@ def select(config: SelectConfig) -> None:
     avoided = grams(turn for path in config.avoid for question in read_questions(path) for turn in question.turns)
     tokenizer = load_tokenizer(config.tokenizer)
     require(tokenizer, InputError, f"a tokenizer in {config.tokenizer}", "none", "Run `python -m fspad_ref fetch`.")
-    left_out: Counter[str] = Counter()
-    kept = list(usable(sorted(records, key=lambda one: one["id"]), avoided, tokenizer, left_out))
+    kept = list(usable(sorted(records, key=lambda one: one["id"]), avoided, tokenizer, left_out := Counter()))
     random.Random(0).shuffle(kept)
     questions, held_out, rest = split(kept, config.questions, config.held_out)
     seen = grams(text for one in questions for text in asked(one))
@@ -90,18 +85,30 @@ def usable(records: Iterable[dict], avoided: set, tokenizer: Any, left_out: Coun
     for record in records:
         questions = asked(record)
         key = " ".join(questions[:1]).lower().strip()
-        answers = [one["content"] for one in record["messages"] if one["role"] == "assistant"]
+        record = without_loop(record, tokenizer)
         if not questions:
             left_out["without a question"] += 1
         elif key in before:
             left_out["asked before"] += 1
         elif any(grams([text]) & avoided for text in questions):
             left_out["like the benchmark's"] += 1
-        elif any(loops(tokenizer.encode(text, add_special_tokens=False)) for text in answers):
-            left_out["looping"] += 1
+        elif not record["messages"]:
+            left_out["looping from the start"] += 1
         else:
             before.add(key)
             yield record
+
+
+def without_loop(record: dict, tokenizer: Any) -> dict:
+    """The record up to where an answer begins to repeat itself, if there are enough tokens before it."""
+    for turn, answer in enumerate(record["messages"][1::2]):
+        tokens = tokenizer.encode(answer["content"], add_special_tokens=False)
+        if (start := loop_start(tokens)) < len(tokens):
+            answer["content"], record["tokens"][turn] = tokenizer.decode(tokens[:start]), start
+            end = turn + (start >= SHORTEST)
+            messages, tokens = record["messages"][: 2 * end], record["tokens"][:end]
+            return record | {"messages": messages, "tokens": tokens, "ended": False}
+    return record
 
 
 def split(records: Sequence[dict], questions: int, held_out: int) -> tuple[list[dict], list[dict], list[dict]]:
@@ -118,7 +125,7 @@ def split(records: Sequence[dict], questions: int, held_out: int) -> tuple[list[
         if place < 2:
             count[task][place] += 1
         parts[place].append(record)
-    if lacking := [task for task in CATEGORIES if count[task][0] < questions or count[task][1] < held_out]:
-        raise InputError(f"expected at least {questions} questions and {held_out} held-out dialogues per task, found "
-                         f"fewer for {', '.join(lacking)}. Write more text.")  # fmt: skip
+    lacking = [task for task in CATEGORIES if count[task][0] < questions or count[task][1] < held_out]
+    expected = f"at least {questions} questions and {held_out} held-out dialogues per task"
+    require(not lacking, InputError, expected, f"fewer for {', '.join(lacking)}", "Write more text.")
     return parts
