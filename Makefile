@@ -58,12 +58,35 @@ lab: $(STAMP) | $(TARGET)
 R := data/results
 F := $(BIN)/python -m fspad_ref
 DRAFTS := --drafts data/drafts/eagle data/drafts/fspad --tuned $(R)/tune-eagle.json $(R)/tune-fspad.json
+FOUR := data/drafts/eagle data/drafts/fs data/drafts/pad data/drafts/fspad
+# short trainings, measured on 60 held-out questions
+TRY := $(F) study --questions data/held_out.jsonl --per-task 10 --temperatures 0 --max-new-tokens 64 --seeds 1 \
+	--width 1024 --dtype bfloat16 --features out/features
+RATES := $(foreach rate,1e-3 1.4e-3 2e-3 2.8e-3,$(R)/rate-$(rate).csv)
+VOCABULARIES := $(foreach size,4096 8192 16384 None,$(R)/vocabulary-$(size).csv)
 
 # A file that is there is done, whatever is newer.
-results: $(R)/study.csv $(R)/bench.csv $(R)/speed.json
+results: $(RATES) $(VOCABULARIES) $(R)/curve.csv $(R)/questions.csv $(R)/bench.csv $(R)/speed.json
+.SECONDARY:
 
-$(R)/study.csv: | $(TARGET)
-	$(F) study --results $@
+$(R)/rate-%.csv: | $(TARGET)
+	$(TRY) --kinds eagle fs pad fspad --steps 300 --training.warmup-steps 50 --training.learning-rate $* \
+	--out out/rate-$* --results $@
+
+$(R)/vocabulary-%.csv: | $(TARGET)
+	$(TRY) --kinds fspad --steps 300 --training.warmup-steps 50 --training.learning-rate 2e-3 --vocabulary $* \
+	--out out/vocabulary-$* --results $@
+
+$(R)/curve.csv: | $(TARGET)
+	$(TRY) --kinds eagle fs pad fspad --steps 450 900 1800 3600 7200 --training.learning-rate 2e-3 \
+	--out out/curve --results $@
+
+$(R)/questions.csv: | $(TARGET)
+	$(F) study --drafts $(FOUR) --dtype bfloat16 --out out/questions --results $@
+
+$(R)/spec-bench-odd.csv: | $(TARGET)
+	$(F) study --drafts $(FOUR) --dtype bfloat16 --questions $(SPEC_BENCH) --ids odd --per-task 10 \
+	--out out/spec-bench-odd --results $@
 
 $(R)/tune-%.json: | $(TARGET)
 	$(F) tune --draft data/drafts/$* --out $@

@@ -1,4 +1,4 @@
-"""Draw round.svg, the README's picture: one real round of SmolLM2 and its FSPAD draft. `make pictures` runs this.
+"""Draw real_round.svg, the README's picture: one real round of SmolLM2 and its FSPAD draft. `make pictures` runs this.
 
 Shown is, of one answer, the round that accepts most guesses.
 """
@@ -24,5 +24,5 @@ number = max(range(len(run.rounds)), key=lambda i: run.rounds[i].kept)
 view = round_view(run, number, "verify", bench.words)
 matplotlib.rcParams["svg.hashsalt"] = "fspad_ref"  # the same picture, the same file
 figure = draw(replace(view, stage=""))  # the tree alone, without mask and cache
-figure.savefig(Path(__file__).with_name("round.svg"), metadata={"Date": None})
+figure.savefig(Path(__file__).with_name("real_round.svg"), metadata={"Date": None})
 print(f"{QUESTION} {target.tokenizer.decode(run.answer.tokens)}\n{view.claim}")
