@@ -62,6 +62,6 @@ def test_what_is_left_out_and_why():
                record(6, "When?", "At some time, the " + "same old " * 40)]  # fmt: skip
     letters = SimpleNamespace(encode=lambda text, **_: [*map(ord, text)], decode=lambda ids: "".join(map(chr, ids)))
     kept = list(usable(records, grams([thirteen.upper()]), letters, left_out := Counter()))
-    assert [one["id"] for one in kept] == [0, 5, 6]
+    assert [one["id"] for one in kept] == [0, 5, 6] and left_out.total() == 4, "each reason once"
     assert kept[-1]["messages"][1]["content"] == "At some time, the same old" and kept[-1]["tokens"] == [26]
     assert set(left_out) == {"without a question", "asked before", "like the benchmark's", "looping from the start"}
